@@ -1,0 +1,67 @@
+"""What one local stack is: its name, its folder, its ports and its keys.
+
+Everything else asks this module for a port, a path, a URL or a key. The keys and the JWT secret
+are the public, documented defaults of `supabase start`: they protect nothing outside loopback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+JWT_SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"  # noqa: S105
+PUBLISHABLE_KEY = "sb_publishable_ACJWlzQHlZjBrEguHvfOxg_3BJgxAaH"
+SECRET_KEY = "sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz"  # noqa: S105
+DATABASE_PASSWORD = "postgres"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """The ports and switches of one stack, kept in `.stack/<name>/stack.json`."""
+
+    name: str = "default"
+    api_port: int = 54321
+    database_port: int = 54322
+    function_ports: dict[str, int] = dataclasses.field(default_factory=dict)
+    durable: bool = True
+    """False turns fsync off: for tests only, never for a benchmark."""
+    state_root: str = str(REPOSITORY / ".stack")
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.state_root) / self.name
+
+    @property
+    def socket_directory(self) -> Path:
+        """Where PostgreSQL's Unix socket is (`host=` of a libpq connection string)."""
+        return self.directory / "run"
+
+    @property
+    def log_directory(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def database_url(self) -> str:
+        """The URL for the role `postgres`, who is no superuser, as on hosted Supabase."""
+        return f"postgresql://postgres:{DATABASE_PASSWORD}@127.0.0.1:{self.database_port}/postgres"
+
+    def socket_dsn(self, role: str) -> str:
+        """A connection over the Unix socket as `role` (`authenticator`, `supabase_admin`, …)."""
+        host = self.socket_directory
+        return f"postgresql://{role}:{DATABASE_PASSWORD}@/postgres?host={host}&port={self.database_port}"
+
+    def save(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "stack.json"
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> StackSettings:
+        return cls(**json.loads((directory / "stack.json").read_text()))
