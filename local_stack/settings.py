@@ -7,7 +7,10 @@ are the public, documented defaults of `supabase start`: they protect nothing ou
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,16 @@ JWT_SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"  # noqa: 
 PUBLISHABLE_KEY = "sb_publishable_ACJWlzQHlZjBrEguHvfOxg_3BJgxAaH"
 SECRET_KEY = "sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz"  # noqa: S105
 DATABASE_PASSWORD = "postgres"  # noqa: S105
+DEFAULT_API_PORT = 54321
+DEFAULT_DATABASE_PORT = 54322
+SOCKET_PATH_LIMIT = 100
+"""Unix socket paths end at 107 bytes; some are left for what a server appends."""
+
+
+def cache_directory() -> Path:
+    """Return the user's cache folder of this project: what is slow to make and never edited."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "signal-persistence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +36,8 @@ class StackSettings:
     """The ports and switches of one stack, kept in `.stack/<name>/stack.json`."""
 
     name: str = "default"
-    api_port: int = 54321
-    database_port: int = 54322
+    api_port: int = DEFAULT_API_PORT
+    database_port: int = DEFAULT_DATABASE_PORT
     function_ports: dict[str, int] = dataclasses.field(default_factory=dict)
     durable: bool = True
     """False turns fsync off: for tests only, never for a benchmark."""
@@ -37,7 +50,15 @@ class StackSettings:
     @property
     def socket_directory(self) -> Path:
         """Where PostgreSQL's Unix socket is (`host=` of a libpq connection string)."""
-        return self.directory / "run"
+        wanted = self.directory / "run"
+        if len(os.fsencode(wanted / f".s.PGSQL.{self.database_port}.lock")) <= SOCKET_PATH_LIMIT:
+            return wanted
+        digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"sp-{digest}"
+
+    @property
+    def data_directory(self) -> Path:
+        return self.directory / "data"
 
     @property
     def log_directory(self) -> Path:
@@ -60,7 +81,9 @@ class StackSettings:
     def save(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "stack.json"
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        draft.replace(path)
 
     @classmethod
     def load(cls, directory: Path) -> StackSettings:
