@@ -1,0 +1,233 @@
+"""Every error that this package raises.
+
+    SignalPersistenceError
+    ├── ConfigurationError          (ValueError) a setting that cannot work
+    ├── InvalidSignalError          (ValueError) refused by publish(), nothing was buffered
+    ├── InvalidQueryError           (ValueError) a filter that cannot work, nothing was sent
+    ├── ClosedError                 the object was closed
+    ├── ForkedProducerError         a producer made before a fork was used in the child
+    ├── BufferFullError             (BufferError) back-pressure: nothing was buffered
+    ├── TransportError              no usable answer from the server
+    │   ├── ConnectError            … because the request never left: definite
+    │   ├── RequestTimeoutError     … in time: in doubt
+    │   └── ConnectionLostError     … after the request left: in doubt
+    ├── ApiError                    the server answered with an error of the catalogue
+    │   ├── AuthenticationError     401
+    │   ├── PermissionDeniedError   403
+    │   ├── BatchTooLargeError      413
+    │   └── UnavailableError        408, 429 and 5xx: worth another try
+    ├── DeliveryError               a published signal that was finally not stored
+    │   ├── RejectedError           … because the server refused it
+    │   ├── DeliveryTimeoutError    … within delivery_timeout_ms
+    │   └── AbandonedError          … because the producer was closed before
+    ├── UndeliveredError            close() gave up with signals still unsent
+    └── SubscriptionError           live delivery cannot go on
+
+`in_doubt` says whether the server may have done the work although the call failed; it is false
+for an error that proves it did not. Messages never contain tokens, keys or passwords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from signal_persistence.contract import CONTRACT
+
+if TYPE_CHECKING:
+    from signal_persistence.delivery import DeliveryReport
+
+
+class SignalPersistenceError(Exception):
+    """Signal Persistence failed."""
+
+    in_doubt: bool = False
+    code: str = "internal"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class ConfigurationError(SignalPersistenceError, ValueError):
+    """Cannot use this setting: it is outside its range."""
+
+    code = "invalid_configuration"
+
+
+class InvalidSignalError(SignalPersistenceError, ValueError):
+    """Cannot publish the signal: a field is not valid."""
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        self.code = code
+        super().__init__(message or f"Cannot publish the signal: {CONTRACT.item_codes[code]}")
+
+    @property
+    def field(self) -> str | None:
+        """The field that was refused, when one field is to blame."""
+        name = self.code.removeprefix("invalid_")
+        return name if name in CONTRACT.fields else None
+
+
+class InvalidQueryError(SignalPersistenceError, ValueError):
+    """Cannot query signals: a filter is not valid."""
+
+    code = "invalid_filter"
+
+
+class ClosedError(SignalPersistenceError):
+    """Cannot use this object: it is closed; make a new one."""
+
+    code = "closed"
+
+
+class ForkedProducerError(SignalPersistenceError):
+    """Cannot use a producer in a forked child: it belongs to the parent; make one in the child."""
+
+    code = "forked"
+
+
+class BufferFullError(SignalPersistenceError, BufferError):
+    """Cannot publish the signal: the buffer stayed full; slow down, or make the buffer larger."""
+
+    code = "buffer_full"
+
+    def __init__(self, reason: str, outage_started_at: datetime | None = None) -> None:
+        """`reason` is "backpressure" (sending works, too slowly) or "disconnected"."""
+        self.reason = reason
+        self.outage_started_at = outage_started_at
+        if reason == "disconnected" and outage_started_at is not None:
+            since = outage_started_at.isoformat(timespec="seconds")
+            message = (
+                f"Cannot publish the signal: the buffer is full and sending has failed since "
+                f"{since}; wait for the service, or make the buffer larger."
+            )
+        else:
+            message = (
+                "Cannot publish the signal: the buffer stayed full while sending; "
+                "slow down, or make the buffer or max_block_ms larger."
+            )
+        super().__init__(message)
+
+
+class TransportError(SignalPersistenceError):
+    """Cannot reach the service."""
+
+    code = "unreachable"
+
+    def __init__(self, message: str | None = None, *, in_doubt: bool = False) -> None:
+        self.in_doubt = in_doubt
+        super().__init__(message)
+
+
+class ConnectError(TransportError):
+    """Cannot connect to the service: nothing was sent; check the URL and the network."""
+
+
+class RequestTimeoutError(TransportError):
+    """Cannot tell whether the service did the work: it did not answer in time."""
+
+    code = "request_timeout"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, in_doubt=True)
+
+
+class ConnectionLostError(TransportError):
+    """Cannot tell whether the service did the work: the connection broke before the answer."""
+
+    code = "connection_lost"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, in_doubt=True)
+
+
+class ApiError(SignalPersistenceError):
+    """Cannot do what was asked: the service refused it."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        code: str = "internal",
+        status: int = 500,
+        hint: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """`retry_after` is in seconds; `status` is the HTTP status."""
+        self.code = code
+        self.status = status
+        self.hint = hint
+        self.request_id = request_id
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class AuthenticationError(ApiError):
+    """Cannot sign in: the service does not accept these credentials."""
+
+
+class PermissionDeniedError(ApiError):
+    """Cannot do what was asked: these credentials do not allow it."""
+
+
+class BatchTooLargeError(ApiError):
+    """Cannot send the batch: it is larger than the service accepts."""
+
+
+class UnavailableError(ApiError):
+    """Cannot be served now: the service is overloaded or failing; try again later."""
+
+    @property
+    def in_doubt(self) -> bool:  # type: ignore[override]
+        """Whether the work may have been done: only 429 is said before it is begun."""
+        return self.status != 429
+
+
+class DeliveryError(SignalPersistenceError):
+    """Cannot deliver the signal."""
+
+    def __init__(self, report: DeliveryReport, message: str | None = None) -> None:
+        self.report = report
+        self.code = report.code or "internal"
+        self.in_doubt = report.in_doubt
+        super().__init__(message or report.message)
+
+
+class RejectedError(DeliveryError):
+    """Cannot deliver the signal: the service rejected it."""
+
+
+class DeliveryTimeoutError(DeliveryError):
+    """Cannot deliver the signal: delivery_timeout_ms passed."""
+
+    code = "delivery_timeout"
+
+
+class AbandonedError(DeliveryError):
+    """Cannot deliver the signal: the producer was closed before it was sent."""
+
+    code = "abandoned"
+
+
+class UndeliveredError(SignalPersistenceError):
+    """Cannot deliver everything before close() had to end."""
+
+    code = "undelivered"
+
+    def __init__(self, reports: Sequence[DeliveryReport]) -> None:
+        """`reports` names every signal that was given up, per account in the order published."""
+        self.reports = tuple(reports)
+        doubtful = sum(report.in_doubt for report in reports)
+        self.in_doubt = doubtful > 0
+        super().__init__(
+            f"Cannot deliver {len(self.reports)} signals before close() had to end "
+            f"({doubtful} of them may be stored): publish them again, each is stored only once."
+        )
+
+
+class SubscriptionError(SignalPersistenceError):
+    """Cannot go on with live delivery."""
+
+    code = "subscription_failed"

@@ -1,0 +1,74 @@
+"""A thread that runs an event loop, so that blocking faces can share the asyncio engines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from signal_persistence.errors import ClosedError
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """One daemon thread with one event loop, owned by whoever made it; `close()` ends both."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and block until it ends; never call this on the loop's thread."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise ClosedError from None
+        try:
+            return future.result()
+        except CancelledError:
+            raise ClosedError from None
+        except BaseException:
+            # A KeyboardInterrupt in the waiting thread must not leave the work behind.
+            future.cancel()
+            raise
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have the loop call `callback` soon; does nothing when the loop has ended."""
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def is_current(self) -> bool:
+        """Say whether the caller runs on the loop's thread."""
+        return threading.current_thread() is self._thread
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Cancel what still runs, end the loop and wait for the thread up to `timeout` seconds."""
+        if not self._thread.is_alive():
+            return
+        self.call_soon(self._loop.stop)
+        if not self.is_current():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._end_tasks()
+            self._loop.close()
+
+    def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            # Bounded: a task that refuses to be cancelled must not keep the thread alive.
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
