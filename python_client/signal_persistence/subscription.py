@@ -1,0 +1,206 @@
+"""The state of one subscription: which signals it has, lacks and may hand out. No I/O, no clock.
+
+The account's seq has no gaps, so `covered`, the highest seq below which nothing of the filter is
+missing, tells everything. A broadcast that continues `covered` extends it; anything else only
+shows how far the account has come (`known`), and a query by seq closes the distance. Whatever is
+dropped, repeated or reordered, each signal is handed out once and in seq order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from signal_persistence.errors import SubscriptionError
+from signal_persistence.reading import Broadcast, Page
+from signal_persistence.signal import StoredSignal
+
+BEYOND_EVERY_SEQ = 2**63 - 1
+
+
+class SubscriptionState(StrEnum):
+    """How far a subscriber can be trusted to be up to date."""
+
+    CONNECTING = "connecting"
+    """It has not joined yet; signals already stored are fetched meanwhile."""
+    CATCHING_UP = "catching_up"
+    """It is joined and fetches what it has missed."""
+    LIVE = "live"
+    """It has everything that is known to be stored, and new signals are pushed."""
+    STALE = "stale"
+    """The live connection is lost; it is being renewed, and queries go on at intervals."""
+    CLOSED = "closed"
+    """Nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeqQuery:
+    """A query that would bring the subscription forward."""
+
+    after_seq: int
+    page_size: int
+    doubt: int
+    """What was in doubt when it was asked: a complete answer settles it up to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A signal as it reached the subscriber.
+
+    `broadcast_at` is the database's time of the broadcast that carried the signal, None when it
+    was fetched by a query.
+    """
+
+    signal: StoredSignal
+    broadcast_at: datetime | None
+
+
+class Subscription:
+    """Turn broadcasts and pages, in whatever order they come, into each signal once, by seq."""
+
+    def __init__(
+        self,
+        matches: Callable[[StoredSignal], bool],
+        *,
+        after_seq: int | None = None,
+        buffer_signals: int = 10_000,
+        page_size: int = 1000,
+    ) -> None:
+        self._matches = matches
+        self._buffer_signals = buffer_signals
+        self._page_size = page_size
+        self._ready: deque[Observation] = deque()
+        self._covered = after_seq
+        self._known = after_seq or 0
+        self._ahead: list[tuple[int, int, Broadcast]] = []
+        self._ahead_signals = 0
+        self._arrivals = 0
+        self._doubt = 1
+        self._settled = 0
+        self._check_due = False
+        self._joined = False
+        self._ever_joined = False
+        self._replicating = False
+        self._closed = False
+
+    @property
+    def state(self) -> SubscriptionState:
+        if self._closed:
+            return SubscriptionState.CLOSED
+        if not self._joined:
+            return SubscriptionState.STALE if self._ever_joined else SubscriptionState.CONNECTING
+        if self._replicating and not self._is_behind():
+            return SubscriptionState.LIVE
+        return SubscriptionState.CATCHING_UP
+
+    @property
+    def cursor(self) -> int | None:
+        """Everything of the filter up to this seq has been handed out; None before it is known."""
+        return self._ready[0].signal.seq - 1 if self._ready else self._covered
+
+    @property
+    def buffered(self) -> int:
+        """How many signals wait to be taken."""
+        return len(self._ready)
+
+    def joined(self) -> None:
+        """The channel is joined: what was stored while it was not has to be fetched."""
+        self._joined = self._ever_joined = True
+        self._replicating = False
+        self._doubt += 1
+
+    def replication_ready(self) -> None:
+        """The server now follows the database: what was stored until here has to be fetched."""
+        self._replicating = True
+        self._doubt += 1
+
+    def left(self) -> None:
+        """The channel is lost, and broadcasts with it."""
+        self._joined = self._replicating = False
+
+    def check_due(self) -> None:
+        """Ask for a look at the database although nothing is known to be missing."""
+        self._check_due = True
+
+    def close(self) -> None:
+        self._closed = True
+
+    def broadcast(self, message: Broadcast) -> None:
+        """Take in a broadcast: its signals if they come next, else only that they exist."""
+        self._known = max(self._known, message.last_seq)
+        if self._covered is None or message.first_seq > self._covered + 1:
+            self._keep_for_later(message)
+        else:
+            self._extend(message)
+            self._use_what_was_kept()
+
+    def page(self, query: SeqQuery, page: Page) -> None:
+        """Take in the answer to `query`, however long ago it was asked."""
+        self._known = max(self._known, page.last_seq)
+        if self._covered is None:
+            self._covered = page.last_seq
+        elif query.after_seq > self._covered:
+            return  # It asked where the present is, which an earlier answer has told.
+        elif page.next_cursor is None and page.last_seq < query.after_seq:
+            raise SubscriptionError(
+                f"Cannot follow after seq {query.after_seq}: the account has only come to "
+                f"{page.last_seq}; start without after_seq, or with 0 for everything."
+            )
+        complete = self._append(page.signals) and page.next_cursor is None
+        if complete:
+            self._covered = max(self._covered, page.last_seq)
+            self._settled = max(self._settled, query.doubt)
+        self._use_what_was_kept()
+
+    def next_query(self) -> SeqQuery | None:
+        """The query to make now, or None when nothing is missing or the buffer has no room."""
+        room = self._buffer_signals - len(self._ready)
+        wanted = self._check_due or self._is_behind()
+        if self._closed or not wanted or room * 2 < self._buffer_signals:
+            return None
+        self._check_due = False
+        after_seq = BEYOND_EVERY_SEQ if self._covered is None else self._covered
+        return SeqQuery(after_seq, min(self._page_size, room), self._doubt)
+
+    def take(self) -> Observation | None:
+        """Hand out the next signal, or None when there is none yet."""
+        return self._ready.popleft() if self._ready else None
+
+    def _is_behind(self) -> bool:
+        return self._covered is None or self._covered < self._known or self._settled < self._doubt
+
+    def _append(self, signals: Iterable[StoredSignal], at: datetime | None = None) -> bool:
+        """Append what is new, in order; tell whether there was room for all of it."""
+        for signal in signals:
+            if self._covered is not None and signal.seq <= self._covered:
+                continue
+            if self._matches(signal):
+                if len(self._ready) >= self._buffer_signals:
+                    return False
+                self._ready.append(Observation(signal, at))
+            self._covered = signal.seq
+        return True
+
+    def _extend(self, message: Broadcast) -> None:
+        """Use a broadcast as far as it continues without a gap."""
+        for signal in message.signals or ():
+            follows = self._covered is not None and signal.seq <= self._covered + 1
+            if not follows or not self._append((signal,), message.broadcast_at):
+                return
+
+    def _keep_for_later(self, message: Broadcast) -> None:
+        size = len(message.signals or ())
+        if size and self._ahead_signals + size <= self._buffer_signals:
+            self._arrivals += 1
+            heapq.heappush(self._ahead, (message.first_seq, self._arrivals, message))
+            self._ahead_signals += size
+
+    def _use_what_was_kept(self) -> None:
+        while self._ahead and self._covered is not None and self._ahead[0][0] <= self._covered + 1:
+            _, _, message = heapq.heappop(self._ahead)
+            self._ahead_signals -= len(message.signals or ())
+            self._extend(message)
