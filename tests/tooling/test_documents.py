@@ -27,6 +27,9 @@ def _commands() -> list[tuple[str, str]]:
         for block in re.findall(r"^```bash\n(.*?)^```", text_of(path), re.MULTILINE | re.DOTALL):
             lines = re.sub(r"\\\n\s*", " ", block).splitlines()
             found += [(str(path), line) for line in lines if line and not line.startswith("#")]
+    for path in files(".yml"):
+        runs = re.findall(r"^ *- run: ((?:supabase|bash) .+)$", text_of(path), re.MULTILINE)
+        found += [(str(path), line) for line in runs]
     return found
 
 
