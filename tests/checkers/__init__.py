@@ -1,0 +1,1 @@
+"""Pure checkers: a history of what happened in, the anomalies in it out."""
