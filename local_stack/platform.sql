@@ -81,6 +81,15 @@ begin
   ) then
     return;
   end if;
+  -- pg_cron works as its extension's owner, which hosted makes supabase_admin. There is no
+  -- `alter extension … owner`, so the catalogs are told.
+  update pg_catalog.pg_extension
+  set extowner = 'supabase_admin'::regrole
+  where extname = 'pg_cron';
+  update pg_catalog.pg_shdepend
+  set refobjid = 'supabase_admin'::regrole
+  where classid = 'pg_catalog.pg_extension'::regclass and deptype = 'o'
+    and objid = (select oid from pg_catalog.pg_extension where extname = 'pg_cron');
   grant usage on schema cron to postgres with grant option;
   grant execute on all functions in schema cron to postgres with grant option;
   grant usage, select on all sequences in schema cron to postgres;
