@@ -1,0 +1,26 @@
+import assert from "node:assert/strict";
+import { dependenciesFrom } from "./environment.ts";
+
+const environment = (variables: Record<string, string>) => ({
+  get: (name: string): string | undefined => variables[name],
+});
+
+Deno.test("the legacy anon key is used while there is one, else a publishable key", () => {
+  const keyOf = (variables: Record<string, string>) =>
+    dependenciesFrom(environment({ SUPABASE_URL: "http://x/", ...variables })).projectKey;
+  const publishable = JSON.stringify({ other: "sb_other", default: "sb_default" });
+  assert.equal(
+    keyOf({ SUPABASE_ANON_KEY: "anon", SUPABASE_PUBLISHABLE_KEYS: publishable }),
+    "anon",
+  );
+  assert.equal(keyOf({ SUPABASE_PUBLISHABLE_KEYS: publishable }), "sb_default");
+  assert.equal(keyOf({ SUPABASE_PUBLISHABLE_KEYS: '{"web":"sb_web"}' }), "sb_web");
+});
+
+Deno.test("a missing variable stops the function at its start and is named", () => {
+  assert.throws(() => dependenciesFrom(environment({ SUPABASE_ANON_KEY: "anon" })), /SUPABASE_URL/);
+  assert.throws(
+    () => dependenciesFrom(environment({ SUPABASE_URL: "http://x" })),
+    /SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEYS/,
+  );
+});

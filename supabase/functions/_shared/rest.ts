@@ -1,0 +1,80 @@
+import { isErrorCode } from "./contract.ts";
+import { ApiError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import { isObject } from "./signal.ts";
+
+/** The API roles' statement timeout is 8 s; the rest is for waiting on a connection. */
+const TIMEOUT_MS = 10_000;
+
+/**
+ * Call a function of schema `public` as the owner of the access token; return its JSON text.
+ *
+ * Throws an `ApiError` with a code of the catalogue. After `unavailable` and `internal` it is not
+ * known whether the call took place.
+ */
+export async function callRpc(
+  name: string,
+  body: string | Uint8Array<ArrayBuffer>,
+  accessToken: string,
+  { dependencies, correlationId }: Exchange,
+): Promise<string> {
+  let status: number, retryAfter: string | null, text: string;
+  try {
+    const response = await dependencies.fetch(`${dependencies.supabaseUrl}/rest/v1/rpc/${name}`, {
+      method: "POST",
+      body,
+      headers: {
+        apikey: dependencies.projectKey,
+        authorization: `Bearer ${accessToken}`,
+        "content-type": "application/json",
+        "x-correlation-id": correlationId,
+      },
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    ({ status } = response);
+    retryAfter = response.headers.get("retry-after");
+    text = await response.text();
+  } catch {
+    throw new ApiError("unavailable");
+  }
+  if (status >= 200 && status < 300) return text;
+  throw errorOf(status, text, retryAfter ?? undefined);
+}
+
+/** The error that an answer of the REST API stands for. */
+export function errorOf(status: number, text: string, retryAfter?: string): ApiError {
+  const { code, message, details } = parseError(text);
+  const origin = { retryAfter, sqlstate: code };
+  if (/^PT\d{3}$/.test(code) && isErrorCode(details)) return new ApiError(details, message, origin);
+  if (status === 401 || UNAUTHORIZED.test(code)) {
+    return new ApiError("unauthorized", undefined, origin);
+  }
+  if (PASSING_STATUS.has(status) || PASSING.test(code)) {
+    return new ApiError("unavailable", undefined, origin);
+  }
+  return new ApiError("internal", undefined, origin);
+}
+
+/** A token that PostgREST refuses, or whose role may not call the function. */
+const UNAUTHORIZED = /^(PGRST30[0-3]|42501)$/;
+
+/**
+ * States that pass by waiting: no connection, too few resources, a deadlock or a lock not had, a
+ * shutdown, a statement timeout (57014), a database that is read-only for now.
+ */
+const PASSING = /^(PGRST00[0-3]|08...|53...|57...|40...|55P03|25006)$/;
+const PASSING_STATUS: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+
+function parseError(text: string): { code: string; message?: string; details?: unknown } {
+  try {
+    const body: unknown = JSON.parse(text);
+    if (!isObject(body)) return { code: "" };
+    return {
+      code: typeof body.code === "string" ? body.code : "",
+      message: typeof body.message === "string" ? body.message : undefined,
+      details: body.details,
+    };
+  } catch {
+    return { code: "" };
+  }
+}

@@ -1,0 +1,41 @@
+import { leavesOf, type Span } from "./json_text.ts";
+
+/** Deeper than any metadata within its size limit; jsonb's parser gives up a little further on. */
+const DEEPEST = 1024;
+
+/** PostgreSQL's numeric: digits after the point, and the largest power of ten. */
+const MOST_DECIMALS = 16_383;
+const LARGEST_POWER = 131_071;
+
+/**
+ * Whether this JSON text holds something that jsonb cannot: a NUL, half of a surrogate pair, a
+ * number beyond numeric, or nesting without end. One such value, even under a repeated name that
+ * a later one overrides, makes PostgreSQL refuse the whole document that holds it.
+ */
+export function isUnstorable(text: string, span: Span): boolean {
+  for (const leaf of leavesOf(text, span)) {
+    if (leaf.depth > DEEPEST) return true;
+    const literal = text.slice(leaf.start, leaf.end);
+    if (leaf.kind === "string" ? isUnstorableString(literal) : isUnstorableNumber(literal)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+function isUnstorableString(literal: string): boolean {
+  if (!literal.includes("\\u")) return false;
+  const value: string = JSON.parse(literal);
+  return value.includes("\0") || !value.isWellFormed();
+}
+
+function isUnstorableNumber(literal: string): boolean {
+  const [mantissa = "", exponentText = "0"] = literal.replace(/^-/, "").toLowerCase().split("e");
+  const [whole = "", decimals = ""] = mantissa.split(".");
+  const exponent = Number(exponentText);
+  if (decimals.length - exponent > MOST_DECIMALS) return true;
+  const digits = whole + decimals;
+  const leadingZeros = digits.length - digits.replace(/^0+/, "").length;
+  if (leadingZeros === digits.length) return exponent > LARGEST_POWER;
+  return whole.length - 1 - leadingZeros + exponent > LARGEST_POWER;
+}
