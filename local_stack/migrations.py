@@ -28,8 +28,12 @@ def migrate(settings: StackSettings) -> int:
     _refuse_edited(settings, files, digests, applied)
     waiting = [version for version in files if version not in applied]
     if waiting:
-        _push(settings)
-        (settings.directory / APPLIED).write_text(json.dumps(digests, indent=2) + "\n")
+        try:
+            _push(settings)
+        finally:
+            applied = asyncio.run(_applied_versions(settings))
+            record = {version: digests[version] for version in sorted(applied & digests.keys())}
+            (settings.directory / APPLIED).write_text(json.dumps(record, indent=2) + "\n")
     return len(waiting)
 
 
