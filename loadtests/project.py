@@ -18,7 +18,7 @@ TIMEFRAMES = ("1m", "5m", "15m", "1h")
 
 
 class ProjectError(Exception):
-    """Cannot prepare the load test."""
+    """Cannot prepare the project for a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Account:
 
     account_id: str
     trader_id: str
+    access_token: str
     headers: Mapping[str, str]
 
 
@@ -69,13 +70,14 @@ def create_account(call: Call, keys: Keys) -> Account:
     sign_in = {"email": email, "password": password}
     path = "/auth/v1/token?grant_type=password"
     session = call("POST", path, sign_in, {"apikey": keys.anon})
-    headers = {"apikey": keys.anon, "Authorization": f"Bearer {session['access_token']}"}
+    token = session["access_token"]
+    headers = {"apikey": keys.anon, "Authorization": f"Bearer {token}"}
     trader = call("POST", "/rest/v1/rpc/create_trader", {"name": "load test"}, headers)
-    return Account(account_id, trader["trader_id"], headers)
+    return Account(account_id, trader["trader_id"], token, headers)
 
 
 def delete_account(call: Call, keys: Keys, account: Account) -> None:
-    """Delete the user, and with it what the account stored."""
+    """Delete the user; the signals of the account stay, as always."""
     path = f"/auth/v1/admin/users/{account.account_id}"
     call("DELETE", path, None, _headers(keys.service_role))
 

@@ -8,7 +8,7 @@ import re
 import asyncpg
 
 from local_stack.settings import REPOSITORY
-from tests.plugins.stack import Stack
+from tests.plugins.stack import RunningStack
 
 PAGE = (REPOSITORY / "docs" / "permissions.md").read_text()
 ROLES = ("anon", "authenticated", "service_role")
@@ -37,7 +37,7 @@ def _table(heading: str) -> dict[str, list[str]]:
 
 
 async def test_the_page_lists_every_function_of_the_api_with_who_may_execute_it(
-    stack: Stack,
+    stack: RunningStack,
 ) -> None:
     connection = await asyncpg.connect(stack.database_url)
     try:
@@ -49,7 +49,7 @@ async def test_the_page_lists_every_function_of_the_api_with_who_may_execute_it(
 
 
 async def test_the_page_lists_every_view_of_the_api_with_what_each_role_may_do(
-    stack: Stack,
+    stack: RunningStack,
 ) -> None:
     connection = await asyncpg.connect(stack.database_url)
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from local_stack.settings import REPOSITORY
-from tests.plugins.stack import Stack
+from tests.plugins.stack import RunningStack
 
 SUPABASE = REPOSITORY / "node_modules" / ".bin" / "supabase"
 EXPOSED_DEFINER_FUNCTIONS = """
@@ -29,7 +29,7 @@ where schema.nspname = 'public'
 """
 
 
-def _findings(stack: Stack, *command: str) -> list[dict[str, Any]]:
+def _findings(stack: RunningStack, *command: str) -> list[dict[str, Any]]:
     """Return what a lint command of the CLI reports, as its JSON rows."""
     answer = subprocess.run(
         [str(SUPABASE), *command, f"--remote={stack.database_url}", "--output-format", "json"],
@@ -46,17 +46,17 @@ def _findings(stack: Stack, *command: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_db_lint_finds_no_warning_in_any_function(stack: Stack) -> None:
+def test_db_lint_finds_no_warning_in_any_function(stack: RunningStack) -> None:
     schemas = "public,private"
     assert _findings(stack, "db", "lint", "--schema", schemas, "--level", "warning") == []
 
 
-def test_db_advisors_find_no_warning(stack: Stack) -> None:
+def test_db_advisors_find_no_warning(stack: RunningStack) -> None:
     assert _findings(stack, "db", "advisors", "--type", "all", "--level", "warn") == []
 
 
 async def test_no_client_role_may_execute_a_definer_function_of_the_exposed_schema(
-    stack: Stack,
+    stack: RunningStack,
 ) -> None:
     connection = await asyncpg.connect(stack.database_url)
     try:

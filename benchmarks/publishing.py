@@ -1,0 +1,134 @@
+"""One producer process of the end-to-end benchmark: publish evenly, note what came back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from benchmarks.stored import SYMBOLS, Journal
+from signal_persistence import AccessToken, DeliveryReport, Producer, Signal
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TICK_SECONDS = 0.002
+PUBLISH_SAMPLE = 97
+"""Every so manieth publish() is timed, so that timing costs nothing."""
+DRAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One account that a process publishes for."""
+
+    account_id: str
+    trader_id: str
+    access_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """What one process does: `signals_per_second` over all its targets for `seconds`."""
+
+    url: str
+    key: str
+    targets: tuple[Target, ...]
+    signals_per_second: float
+    seconds: float
+    batch_max_messages: int
+
+
+@dataclass(slots=True)
+class Published:
+    """What one process did, and what its delivery reports said."""
+
+    journals: list[Journal]
+    published_seconds: float = 0.0
+    """From the first publish() to the last."""
+    finished_seconds: float = 0.0
+    """From the first publish() to the last verdict."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    requests: dict[UUID, list[float]] = field(default_factory=dict)
+    """request_id → [milliseconds from sending it to its verdict, number of its signals]."""
+    publish_us: list[float] = field(default_factory=list)
+    retried: int = 0
+
+    def note(self, report: DeliveryReport) -> None:
+        self.statuses[report.status] += 1
+        if report.request_id is None:
+            return
+        request = self.requests.get(report.request_id)
+        if request is None:
+            self.requests[report.request_id] = [report.round_trip * 1000, 1]
+            self.retried += report.attempts > 1
+        else:
+            request[1] += 1
+
+
+def publish(plan: PublishPlan, wait_for_the_others: Callable[[], None]) -> Published:
+    """Publish what the plan says and wait for every verdict."""
+    result = Published([Journal(target.account_id) for target in plan.targets])
+    producers = [_producer(plan, target, result) for target in plan.targets]
+    try:
+        wait_for_the_others()
+        started = time.perf_counter()
+        _publish_evenly(plan, producers, result, started)
+        result.published_seconds = time.perf_counter() - started
+        for producer in producers:
+            producer.flush(DRAIN_SECONDS)
+        result.finished_seconds = time.perf_counter() - started
+    finally:
+        for producer in producers:
+            producer.close()
+    return result
+
+
+def _producer(plan: PublishPlan, target: Target, result: Published) -> Producer:
+    return Producer(
+        plan.url,
+        plan.key,
+        AccessToken(target.access_token),
+        on_delivery=result.note,
+        batch_max_messages=plan.batch_max_messages,
+    )
+
+
+def _publish_evenly(
+    plan: PublishPlan, producers: list[Producer], result: Published, started: float
+) -> None:
+    total = round(plan.signals_per_second * plan.seconds)
+    traders = [UUID(target.trader_id) for target in plan.targets]
+    base = int(time.time() * 1_000_000)
+    done = 0
+    while done < total:
+        due = min(total, int((time.perf_counter() - started) * plan.signals_per_second) + 1)
+        while done < due:
+            place = done % len(producers)
+            symbol = done % len(SYMBOLS)
+            microseconds = base + done
+            price = 1000 + done % 9973 / 4
+            signal = _signal(traders[place], symbol, microseconds, price)
+            result.journals[place].note(microseconds, symbol, price)
+            before = time.perf_counter()
+            producers[place].publish(signal)
+            if done % PUBLISH_SAMPLE == 0:
+                result.publish_us.append((time.perf_counter() - before) * 1_000_000)
+            done += 1
+        time.sleep(TICK_SECONDS)
+
+
+def _signal(trader_id: UUID, symbol: int, microseconds: int, price: float) -> Signal:
+    return Signal(
+        trader_id=trader_id,
+        symbol=SYMBOLS[symbol],
+        timeframe="1m",
+        generated_at=EPOCH + timedelta(microseconds=microseconds),
+        action="enter_long",
+        confidence=0.75,
+        price=price,
+        stop_loss=price - 5,
+        take_profit=price + 10,
+        metadata={"strategy": "bench"},
+    )
