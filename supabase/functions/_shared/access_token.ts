@@ -1,6 +1,8 @@
+import { contract } from "./contract.ts";
 import { ApiError } from "./errors.ts";
 import { isObject } from "./signal.ts";
 
+const UUID = new RegExp(contract.patterns.uuid);
 const BEARER_JWT = /^Bearer +([\w-]+\.([\w-]+)\.[\w-]+)$/i;
 
 /**
@@ -20,7 +22,7 @@ export function accessTokenOf(headers: Headers): string {
 function namesUser(payload: string): boolean {
   try {
     const claims: unknown = JSON.parse(atob(payload.replaceAll("-", "+").replaceAll("_", "/")));
-    return isObject(claims) && typeof claims.sub === "string" && claims.sub !== "";
+    return isObject(claims) && typeof claims.sub === "string" && UUID.test(claims.sub);
   } catch {
     return false;
   }

@@ -21,6 +21,7 @@ Deno.test("what is no user's token is unauthorized", () => {
     `Bearer ${unsignedToken({ role: "service_role" })}`,
     `Bearer ${unsignedToken({ sub: "" })}`,
     `Bearer ${unsignedToken({ sub: 1 })}`,
+    `Bearer ${unsignedToken({ sub: "user-1" })}`,
     `Bearer ${unsignedToken([])}`,
     `Bearer ${USER_TOKEN.slice(0, USER_TOKEN.lastIndexOf(".") + 1)}`,
     `Bearer ${USER_TOKEN.slice(0, USER_TOKEN.lastIndexOf("."))}`,

@@ -3,9 +3,10 @@ import { leavesOf, type Span } from "./json_text.ts";
 /** Deeper than any metadata within its size limit; jsonb's parser gives up a little further on. */
 const DEEPEST = 1024;
 
-/** PostgreSQL's numeric: digits after the point, and the largest power of ten. */
+/** PostgreSQL's numeric: digits after the point, the largest power of ten, and exponent to read. */
 const MOST_DECIMALS = 16_383;
 const LARGEST_POWER = 131_071;
+const LARGEST_EXPONENT = 1_073_741_823;
 
 /**
  * Whether this JSON text holds something that jsonb cannot: a NUL, half of a surrogate pair, a
@@ -36,6 +37,6 @@ function isUnstorableNumber(literal: string): boolean {
   if (decimals.length - exponent > MOST_DECIMALS) return true;
   const digits = whole + decimals;
   const leadingZeros = digits.length - digits.replace(/^0+/, "").length;
-  if (leadingZeros === digits.length) return exponent > LARGEST_POWER;
+  if (leadingZeros === digits.length) return exponent > LARGEST_EXPONENT;
   return whole.length - 1 - leadingZeros + exponent > LARGEST_POWER;
 }

@@ -21,6 +21,8 @@ Deno.test("a number cannot be stored beyond the digits of numeric", () => {
       "1e-16384",
       "1.5e-16383",
       "1E+999999999",
+      "0e-16384",
+      "0e1073741824",
       `1${zeros(131_072)}`,
       `0.${zeros(16_383)}1`,
     ]
@@ -32,6 +34,7 @@ Deno.test("a number cannot be stored beyond the digits of numeric", () => {
       "1e-16383",
       "-12.5",
       "0e5",
+      "0e200000",
       `1${zeros(131_071)}`,
       `0.${zeros(16_382)}1`,
     ]
