@@ -1,0 +1,1 @@
+"""The demonstration: real strategies on real market data, through the whole system."""
