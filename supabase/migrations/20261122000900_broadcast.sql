@@ -1,0 +1,86 @@
+-- Live delivery: each answered batch that stored something is broadcast once to its account's topic.
+-- The trigger is on the ledger, which has one row a batch with the seq range to tell.
+-- Must never break: a broadcast is a hint, so it can never fail an ingest; readers heal by seq.
+
+create function private.broadcast_payload(
+  account_id uuid,
+  batch private.batches
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_payload jsonb := jsonb_build_object(
+    'first_seq', batch.first_seq, 'last_seq', batch.last_seq,
+    'count', batch.last_seq - batch.first_seq + 1, 'broadcast_at', clock_timestamp());
+  v_signals jsonb;
+begin
+  -- Above 100 signals a reader fetches the page by seq: one read is cheaper than a copy in the log.
+  if batch.last_seq - batch.first_seq < 100 then
+    select jsonb_agg(to_jsonb(signal) - 'account_id' order by signal.seq) into v_signals
+    from public.signals as signal
+    where signal.account_id = broadcast_payload.account_id
+      and signal.seq between batch.first_seq and batch.last_seq
+      and signal.generated_at between batch.first_generated_at and batch.last_generated_at;
+    if octet_length(v_signals::text) <= 65536 then
+      v_payload := v_payload || jsonb_build_object('signals', v_signals);
+    end if;
+  end if;
+  return v_payload;
+end
+$$;
+
+comment on function private.broadcast_payload is
+'What is broadcast of a batch: its seq range, and the signals themselves when they fit in 64 KB.';
+
+create function private.broadcast_batches()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_batch private.batches;
+  v_account_id uuid;
+  v_payload jsonb;
+  v_trader_id uuid;
+begin
+  for v_batch in select * from inserted where inserted.first_seq is not null loop
+    select account.account_id into v_account_id
+    from private.accounts as account where account.account_no = v_batch.account_no;
+    v_payload := private.broadcast_payload(v_account_id, v_batch);
+    perform realtime.send(
+      v_payload, 'signals_ingested', 'account:' || v_account_id || ':signals', true);
+    for v_trader_id in
+      select trader.trader_id from private.traders as trader
+      where trader.account_no = v_batch.account_no and trader.own_channel and exists (
+        select from private.signals as signal
+        where signal.account_no = v_batch.account_no
+          and signal.trader_no = trader.trader_no
+          and signal.seq between v_batch.first_seq and v_batch.last_seq
+          and signal.generated_at
+            between v_batch.first_generated_at and v_batch.last_generated_at)
+    loop
+      perform realtime.send(
+        v_payload - 'signals', 'signals_ingested', 'trader:' || v_trader_id || ':signals', true);
+    end loop;
+  end loop;
+  return null;
+exception
+  when others then
+    raise warning 'Cannot broadcast the batch: %; readers catch up by seq.', sqlerrm;
+    return null;
+end
+$$;
+
+comment on function private.broadcast_batches is
+'Sends a batch to the private topic of its account, and of its traders that have their own channel.';
+
+create trigger broadcast_answered_batches
+after insert on private.batches
+referencing new table as inserted
+for each statement execute function private.broadcast_batches();
