@@ -70,49 +70,44 @@ class Published:
 def publish(plan: PublishPlan, wait_for_the_others: Callable[[], None]) -> Published:
     """Publish what the plan says and wait for every verdict."""
     result = Published([Journal(target.account_id) for target in plan.targets])
-    producers = [_producer(plan, target, result) for target in plan.targets]
-    try:
+    credentials = {
+        UUID(target.account_id): AccessToken(target.access_token) for target in plan.targets
+    }
+    with Producer(
+        plan.url,
+        plan.key,
+        credentials,
+        on_delivery=result.note,
+        batch_max_messages=plan.batch_max_messages,
+    ) as producer:
         wait_for_the_others()
         started = time.perf_counter()
-        _publish_evenly(plan, producers, result, started)
+        _publish_evenly(plan, producer, result, started)
         result.published_seconds = time.perf_counter() - started
-        for producer in producers:
-            producer.flush(DRAIN_SECONDS)
+        producer.flush(DRAIN_SECONDS)
         result.finished_seconds = time.perf_counter() - started
-    finally:
-        for producer in producers:
-            producer.close()
     return result
 
 
-def _producer(plan: PublishPlan, target: Target, result: Published) -> Producer:
-    return Producer(
-        plan.url,
-        plan.key,
-        AccessToken(target.access_token),
-        on_delivery=result.note,
-        batch_max_messages=plan.batch_max_messages,
-    )
-
-
 def _publish_evenly(
-    plan: PublishPlan, producers: list[Producer], result: Published, started: float
+    plan: PublishPlan, producer: Producer, result: Published, started: float
 ) -> None:
     total = round(plan.signals_per_second * plan.seconds)
+    accounts = [UUID(target.account_id) for target in plan.targets]
     traders = [UUID(target.trader_id) for target in plan.targets]
     base = int(time.time() * 1_000_000)
     done = 0
     while done < total:
         due = min(total, int((time.perf_counter() - started) * plan.signals_per_second) + 1)
         while done < due:
-            place = done % len(producers)
+            place = done % len(accounts)
             symbol = done % len(SYMBOLS)
             microseconds = base + done
             price = 1000 + done % 9973 / 4
             signal = _signal(traders[place], symbol, microseconds, price)
             result.journals[place].note(microseconds, symbol, price)
             before = time.perf_counter()
-            producers[place].publish(signal)
+            producer.publish(signal, account_id=accounts[place])
             if done % PUBLISH_SAMPLE == 0:
                 result.publish_us.append((time.perf_counter() - before) * 1_000_000)
             done += 1

@@ -18,6 +18,7 @@ import gevent
 from locust import FastHttpUser, LoadTestShape, constant_throughput, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.exception import StopUser
 from locust.runners import WorkerRunner
 
 from loadtests.profiles import PROFILES, Measured, Profile, Thresholds, scaled, violations
@@ -66,7 +67,7 @@ def profile_of(environment: Environment) -> Profile:
     if options is None:
         raise ValueError("Cannot choose a profile: locust has parsed no options")
     chosen = scaled(PROFILES[options.load_profile], options.scale)
-    names = ("seconds", "ingesting_users", "querying_users")
+    names = ("seconds", "warm_up_seconds", "ingesting_users", "querying_users")
     changes: dict[str, Any] = {
         name: getattr(options, name) for name in names if getattr(options, name) is not None
     }
@@ -97,6 +98,7 @@ def add_options(parser: LocustArgumentParser) -> None:
         help="multiplies the profile's rates (default 1)",
     )
     group.add_argument("--seconds", type=float, help="length of the measured part")
+    group.add_argument("--warm-up-seconds", type=float, help="length of the part before it")
     group.add_argument("--ingesting-users", type=int, help="accounts that send signals")
     group.add_argument("--querying-users", type=int, help="accounts that read signals")
     group.add_argument("--keep-accounts", action="store_true", help="do not delete them at the end")
@@ -141,6 +143,7 @@ class ProjectUser(FastHttpUser):
 
     abstract = True
     account: Account
+    prepared = False
     keys: Keys
     profile: Profile
 
@@ -154,12 +157,13 @@ class ProjectUser(FastHttpUser):
             self.environment.process_exit_code = 1
             if self.environment.runner is not None:
                 gevent.spawn(self.environment.runner.quit)
-            gevent.sleep(self.profile.warm_up_seconds + self.profile.seconds)
+            raise StopUser from None
+        self.prepared = True
         self.source = SignalSource(self.account.trader_id, next(counters.seeds))
 
     def on_stop(self) -> None:
         options = self.environment.parsed_options
-        if options is not None and not options.keep_accounts:
+        if self.prepared and options is not None and not options.keep_accounts:
             delete_account(self._call, self.keys, self.account)
 
     def send(self, size: int) -> None:

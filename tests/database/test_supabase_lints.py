@@ -42,7 +42,7 @@ def _findings(stack: RunningStack, *command: str) -> list[dict[str, Any]]:
         env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1"},
     )
     assert answer.returncode == 0, answer.stderr + answer.stdout
-    rows: list[dict[str, Any]] = json.loads(answer.stdout or "[]")
+    rows: list[dict[str, Any]] = json.loads(answer.stdout)["results"]
     return rows
 
 
