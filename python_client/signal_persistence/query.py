@@ -158,7 +158,7 @@ class SignalQuery:
     def close(self) -> None:
         """Close the connections and end the background thread."""
         self._loop.run(self._query.close())
-        self._loop.stop()
+        self._loop.close()
 
     def __enter__(self) -> Self:
         return self

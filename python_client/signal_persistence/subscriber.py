@@ -368,7 +368,7 @@ class Subscriber:
             return
         self._closed = True
         self._loop.run(self._subscriber.close(timeout))
-        self._loop.stop()
+        self._loop.close()
 
     def get(self, timeout: float | None = None) -> StoredSignal | None:
         """Return the next signal, or None when none came within `timeout` seconds.

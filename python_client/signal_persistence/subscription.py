@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from signal_persistence.errors import SubscriptionError
 from signal_persistence.reading import Broadcast, Page
 from signal_persistence.signal import StoredSignal
 
-BEYOND_EVERY_SEQ = 2**63 - 1
+BEYOND_EVERY_SEQ: Final = 2**53 - 1
+"""A query after it returns no signal, only where the account is. JavaScript can hold no more."""
+MOST_ANNOUNCED: Final = 1000
+"""Beyond so many broadcasts whose signals are still to come, the times of more are not kept."""
 
 
 class SubscriptionState(StrEnum):
@@ -51,8 +55,8 @@ class SeqQuery:
 class Observation:
     """A signal as it reached the subscriber.
 
-    `broadcast_at` is the database's time of the broadcast that carried the signal, None when it
-    was fetched by a query.
+    `broadcast_at` is the database's time of the broadcast that carried or announced the signal,
+    None when it was found without one.
     """
 
     signal: StoredSignal
@@ -78,6 +82,7 @@ class Subscription:
         self._known = after_seq or 0
         self._ahead: list[tuple[int, int, Broadcast]] = []
         self._ahead_signals = 0
+        self._announced: list[tuple[int, int, datetime]] = []
         self._arrivals = 0
         self._doubt = 1
         self._settled = 0
@@ -132,6 +137,10 @@ class Subscription:
     def broadcast(self, message: Broadcast) -> None:
         """Take in a broadcast: its signals if they come next, else only that they exist."""
         self._known = max(self._known, message.last_seq)
+        self._forget_announced((self._covered or 0) + 1)
+        if len(self._announced) < MOST_ANNOUNCED:
+            announced = (message.first_seq, message.last_seq, message.broadcast_at)
+            heapq.heappush(self._announced, announced)
         if self._covered is None or message.first_seq > self._covered + 1:
             self._keep_for_later(message)
         else:
@@ -173,7 +182,7 @@ class Subscription:
     def _is_behind(self) -> bool:
         return self._covered is None or self._covered < self._known or self._settled < self._doubt
 
-    def _append(self, signals: Iterable[StoredSignal], at: datetime | None = None) -> bool:
+    def _append(self, signals: Iterable[StoredSignal]) -> bool:
         """Append what is new, in order; tell whether there was room for all of it."""
         for signal in signals:
             if self._covered is not None and signal.seq <= self._covered:
@@ -181,15 +190,27 @@ class Subscription:
             if self._matches(signal):
                 if len(self._ready) >= self._buffer_signals:
                     return False
-                self._ready.append(Observation(signal, at))
+                self._ready.append(Observation(signal, self._announced_at(signal.seq)))
             self._covered = signal.seq
         return True
+
+    def _announced_at(self, seq: int) -> datetime | None:
+        """When the signal was broadcast, as far as that is known."""
+        self._forget_announced(seq)
+        if self._announced and self._announced[0][0] <= seq:
+            return self._announced[0][2]
+        return None
+
+    def _forget_announced(self, seq: int) -> None:
+        """Forget the broadcasts that only tell of signals before `seq`."""
+        while self._announced and self._announced[0][1] < seq:
+            heapq.heappop(self._announced)
 
     def _extend(self, message: Broadcast) -> None:
         """Use a broadcast as far as it continues without a gap."""
         for signal in message.signals or ():
             follows = self._covered is not None and signal.seq <= self._covered + 1
-            if not follows or not self._append((signal,), message.broadcast_at):
+            if not follows or not self._append((signal,)):
                 return
 
     def _keep_for_later(self, message: Broadcast) -> None:

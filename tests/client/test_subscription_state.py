@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from signal_persistence.errors import SubscriptionError
 from signal_persistence.reading import Broadcast, Page
@@ -127,6 +128,21 @@ def test_a_broadcast_without_signals_asks_for_a_query() -> None:
     assert is_in(subscription, SubscriptionState.CATCHING_UP)
     assert catch_up(subscription, account) == [1, 2, 3]
     assert is_in(subscription, SubscriptionState.LIVE)
+
+
+def test_a_signal_keeps_the_time_of_its_broadcast_although_a_query_fetched_it() -> None:
+    account = Account()
+    subscription = live(Subscription(everything), account)
+    account.store(1)
+    announced = account.store(2, carried=False)
+    later = replace(account.store(1), broadcast_at=START + timedelta(seconds=1))
+    subscription.broadcast(announced)
+    subscription.broadcast(later)
+    query = subscription.next_query()
+    assert query is not None
+    subscription.page(query, account.answer(query))
+    times = [observation.broadcast_at for _ in range(4) if (observation := subscription.take())]
+    assert times == [None, START, START, START + timedelta(seconds=1)]
 
 
 def test_a_broadcast_that_misses_one_of_its_signals_is_used_only_up_to_the_gap() -> None:

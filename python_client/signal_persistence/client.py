@@ -1,0 +1,162 @@
+"""Everything for one account in one place: its traders, producers, subscribers and queries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, Unpack
+from uuid import UUID
+
+import msgspec
+
+from signal_persistence.caller import Caller
+from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
+from signal_persistence.errors import ConfigurationError
+from signal_persistence.loop_thread import LoopThread
+from signal_persistence.producer import AsyncProducer, Producer
+from signal_persistence.query import AsyncSignalQuery, Route, SignalQuery
+from signal_persistence.subscriber import AsyncSubscriber, Subscriber, SubscriberOptions
+
+T = TypeVar("T")
+_RPC: Final = "/rest/v1/rpc/"
+
+
+class Trader(msgspec.Struct, frozen=True):
+    """An AI trader of the account. With `own_channel` its signals have a channel of their own."""
+
+    trader_id: UUID
+    name: str
+    own_channel: bool
+    created_at: datetime
+    archived_at: datetime | None
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """How many signals were stored in a day (UTC) or minute; a limit of None is unlimited."""
+
+    used: int
+    limit: int | None
+
+
+class Account(msgspec.Struct, frozen=True):
+    """The account: its tier, how far its seq has come, and what it may still store."""
+
+    account_id: UUID
+    tier: str
+    last_seq: int
+    day: Allowance
+    minute: Allowance
+
+
+class SignalClient:
+    """Manage the traders of one account, and make the producers and readers of their signals.
+
+    Producers, subscribers and queries that it makes are closed by whoever asked for them.
+    Calls raise TransportError or ApiError after a few attempts. It may be used from any thread.
+    """
+
+    def __init__(
+        self, url: str, key: str, credentials: Credentials, *, timeout: float = 10.0
+    ) -> None:
+        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds."""
+        self._url = url
+        self._key = key
+        self._credentials = credentials
+        self._caller = Caller(url, key, credentials, timeout=timeout)
+        self._loop = LoopThread("signal-client")
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Make a client from environment variables, those of `.env.example`.
+
+        SUPABASE_URL; SUPABASE_KEY or SUPABASE_PUBLISHABLE_KEY; SIGNALS_ACCESS_TOKEN, or
+        SIGNALS_EMAIL with SIGNALS_PASSWORD. Raises ConfigurationError for what is missing.
+        """
+        url = _variable(environment, "SUPABASE_URL")
+        key = _variable(environment, "SUPABASE_KEY", "SUPABASE_PUBLISHABLE_KEY")
+        token = environment.get("SIGNALS_ACCESS_TOKEN")
+        if token:
+            return cls(url, key, AccessToken(token))
+        email, password = environment.get("SIGNALS_EMAIL"), environment.get("SIGNALS_PASSWORD")
+        if not email or not password:
+            raise _not_set("SIGNALS_ACCESS_TOKEN, or SIGNALS_EMAIL with SIGNALS_PASSWORD,")
+        return cls(url, key, PasswordCredentials(url, key, email, password))
+
+    def create_trader(self, name: str, *, own_channel: bool = False) -> Trader:
+        """Return the active trader of this name, creating it if there is none."""
+        return self._rpc("create_trader", Trader, name=name, own_channel=own_channel)
+
+    def list_traders(self, *, include_archived: bool = False) -> list[Trader]:
+        """Return the traders of the account."""
+        return self._rpc("list_traders", list[Trader], include_archived=include_archived)
+
+    def rename_trader(self, trader_id: UUID, name: str) -> Trader:
+        """Give a trader another name; its id and its signals stay."""
+        return self._rpc("rename_trader", Trader, trader_id=trader_id, name=name)
+
+    def archive_trader(self, trader_id: UUID) -> Trader:
+        """End a trader: its signals stay readable, new ones are refused."""
+        return self._rpc("archive_trader", Trader, trader_id=trader_id)
+
+    def account(self) -> Account:
+        """Return the tier, last seq and allowances of the account."""
+        return self._rpc("my_account", Account)
+
+    def producer(self, **options: Any) -> Producer:
+        """Make a producer; the options are those of Producer."""
+        return Producer(self._url, self._key, self._credentials, **options)
+
+    def async_producer(self, **options: Any) -> AsyncProducer:
+        """Make a producer for asyncio; the options are those of AsyncProducer."""
+        return AsyncProducer(self._url, self._key, self._credentials, **options)
+
+    def subscriber(self, **options: Unpack[SubscriberOptions]) -> Subscriber:
+        """Make a subscriber; the options are those of Subscriber."""
+        return Subscriber(self._url, self._key, self._credentials, **options)
+
+    def async_subscriber(self, **options: Unpack[SubscriberOptions]) -> AsyncSubscriber:
+        """Make a subscriber for asyncio; the options are those of AsyncSubscriber."""
+        return AsyncSubscriber(self._url, self._key, self._credentials, **options)
+
+    def query(self, *, transport: Route = "edge") -> SignalQuery:
+        """Make a query object."""
+        return SignalQuery(self._url, self._key, self._credentials, transport=transport)
+
+    def async_query(self, *, transport: Route = "edge") -> AsyncSignalQuery:
+        """Make a query object for asyncio."""
+        return AsyncSignalQuery(self._url, self._key, self._credentials, transport=transport)
+
+    def close(self) -> None:
+        """Close the connections and end the background thread."""
+        self._loop.run(self._caller.aclose())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _rpc(self, function: str, answer: type[T], **parameters: Any) -> T:
+        body = self._loop.run(self._caller.call(_RPC + function, parameters))
+        return msgspec.json.decode(body, type=answer)
+
+
+def _variable(environment: Mapping[str, str], *names: str) -> str:
+    for name in names:
+        if environment.get(name):
+            return environment[name]
+    raise _not_set(" or ".join(names))
+
+
+def _not_set(names: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Cannot make a client from the environment: {names} is not set; see .env.example."
+    )
