@@ -1,0 +1,137 @@
+"""The Realtime stand-in as the gateway sees it: start, stop and routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from functools import partial
+
+from aiohttp import WSCloseCode, web
+
+from local_stack.keys import Keys
+from local_stack.realtime.authorization import (
+    Authenticator,
+    Authorization,
+    CheckFailure,
+    Identity,
+    TokenRefusal,
+)
+from local_stack.realtime.channels import Hub
+from local_stack.realtime.connection import Connection
+from local_stack.realtime.limits import Limits
+from local_stack.realtime.protocol import Broadcast, Version
+from local_stack.realtime.rest import RestBroadcasts
+from local_stack.realtime.session import Services, Session
+from local_stack.realtime.tail import DatabaseNotReady, Tail
+from local_stack.settings import StackSettings
+
+MAINTENANCE_SECONDS = 3600.0
+_MAINTAIN = "select local_stack.maintain_realtime_messages()"
+_log = logging.getLogger(__name__)
+
+
+class Realtime:
+    """Serves `/realtime/v1`. It starts without a database and finds it when it is there."""
+
+    def __init__(self, settings: StackSettings, keys: Keys, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._sessions: dict[Session, asyncio.Future[None]] = {}
+        dsn = settings.socket_dsn("supabase_admin")
+        hub = Hub()
+        self._authorization = Authorization(dsn, self._limits)
+        self._tail = Tail(dsn, partial(_publish, hub), self._prepare, self._limits.payload_bytes)
+        self._services = Services(
+            Authenticator(keys), self._authorization, hub, self._tail, self._limits
+        )
+        self._maintenance: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the gateway adds to its own routes."""
+        rest = RestBroadcasts(self._services)
+        root = "/realtime/v1/api/broadcast"
+        return [
+            web.get("/realtime/v1/websocket", self._websocket),
+            web.post(root, rest.batch),
+            web.post(root + "/{topic}/events/{event}", rest.single),
+        ]
+
+    async def start(self) -> None:
+        """Begin to follow the database. Returns at once: clients may ask for readiness."""
+        await self._authorization.start()
+        self._tail.start()
+        self._maintenance = asyncio.create_task(self._maintain(), name="realtime maintenance")
+
+    async def stop(self) -> None:
+        """Send every client away with 1012, which makes it come back later."""
+        self._is_stopping = True
+        for session in self._sessions:
+            session.disconnect(WSCloseCode.SERVICE_RESTART)
+        if self._sessions:
+            await asyncio.wait(self._sessions.values(), timeout=2 * self._limits.close_seconds)
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            await asyncio.gather(self._maintenance, return_exceptions=True)
+        await self._tail.stop()
+        await self._authorization.stop()
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        if self._is_stopping:
+            text = "Realtime is restarting, please standby"
+            return web.json_response({"error": text}, status=503)
+        try:
+            version = Version(request.query.get("vsn", Version.V1))
+        except ValueError:
+            return web.Response(status=403)
+        try:
+            identity = self._identify(request)
+        except TokenRefusal as refusal:
+            return web.json_response({"error": refusal.handshake_text}, status=401)
+        socket = web.WebSocketResponse(
+            timeout=self._limits.close_seconds,
+            max_msg_size=self._limits.frame_bytes,
+            compress=False,
+        )
+        await socket.prepare(request)
+        connection = Connection(socket, partial(_abort, request), version, self._limits)
+        session = Session(self._services, connection, identity)
+        self._sessions[session] = ended = asyncio.get_running_loop().create_future()
+        try:
+            await session.run()
+        finally:
+            del self._sessions[session]
+            ended.set_result(None)
+        return socket
+
+    def _identify(self, request: web.Request) -> Identity:
+        key = request.query.get("apikey") or request.headers.get("x-api-key")
+        if not key:
+            raise TokenRefusal("InvalidJWTToken", "API key is missing")
+        headers = {n.lower(): v for n, v in request.headers.items() if n.lower().startswith("x-")}
+        return self._services.authenticator.identify_api_key(key, json.dumps(headers))
+
+    async def _prepare(self) -> None:
+        """Make the partitions that messages need; the tail connects after this."""
+        try:
+            async with self._authorization.connection() as connection:
+                await connection.execute(_MAINTAIN)
+        except CheckFailure as failure:
+            raise DatabaseNotReady(str(failure.__cause__ or failure)) from failure
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTENANCE_SECONDS)
+            try:
+                await self._prepare()
+            except DatabaseNotReady as error:
+                _log.warning("Cannot maintain the partitions of realtime.messages: %s", error)
+
+
+def _publish(hub: Hub, is_private: bool, topic: str, broadcast: Broadcast) -> None:
+    hub.publish(is_private=is_private, name=topic, broadcast=broadcast)
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

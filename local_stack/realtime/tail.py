@@ -1,0 +1,186 @@
+"""Follow `realtime.messages` through PostgreSQL's write-ahead log, in commit order.
+
+A temporary logical slot lives as long as its connection, as on hosted: what commits while there is
+none is never broadcast live. Everything runs in the event loop; psycopg2's asynchronous mode
+reports which way to wait on its socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from local_stack.realtime import pgoutput
+from local_stack.realtime.protocol import Broadcast
+
+PUBLICATION = "supabase_realtime_messages_publication"
+SLOT = "supabase_realtime_messages_replication_slot"
+MESSAGES_PER_TURN = 64
+"""How many are read before the sockets get their turn to write."""
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 5.0
+
+_slots = itertools.count()
+_log = logging.getLogger(__name__)
+
+Publish = Callable[[bool, str, Broadcast], None]
+
+
+class Tail:
+    """Calls `publish(is_private, topic, broadcast)` for every committed message."""
+
+    def __init__(
+        self, dsn: str, publish: Publish, prepare: Callable[[], Awaitable[None]], max_payload: int
+    ) -> None:
+        self._dsn = dsn
+        self._publish = publish
+        self._prepare = prepare
+        self._max_payload = max_payload
+        self._streaming = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Connect, and connect again after every failure, until `stop`."""
+        self._task = asyncio.create_task(self._follow(), name="realtime tail")
+
+    async def stop(self) -> None:
+        """Disconnect; the slot goes with the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def wait_until_streaming(self) -> None:
+        """Return once whatever commits from now on will be published."""
+        await self._streaming.wait()
+
+    async def _follow(self) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._prepare()
+                await self._stream()
+            except (psycopg2.Error, OSError, DatabaseNotReady) as error:
+                if self._streaming.is_set():
+                    delay = FIRST_RETRY_SECONDS
+                _log.warning("Lost the replication of realtime.messages: %s", str(error).strip())
+            finally:
+                self._streaming.clear()
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    async def _stream(self) -> None:
+        connection = psycopg2.connect(
+            self._dsn,
+            connection_factory=psycopg2.extras.LogicalReplicationConnection,
+            async_=True,
+            client_encoding="UTF8",
+            application_name="realtime",
+        )
+        try:
+            await _completed(connection)
+            cursor = connection.cursor()
+            slot = f"{SLOT}_{os.getpid()}_{next(_slots)}"
+            cursor.execute(
+                f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"
+            )
+            await _completed(connection)
+            cursor.start_replication_expert(
+                f"START_REPLICATION SLOT {slot} LOGICAL 0/0 "
+                f"(proto_version '1', publication_names '{PUBLICATION}')",
+                decode=False,
+            )
+            await _completed(connection)
+            self._streaming.set()
+            await self._read(connection, cursor)
+        finally:
+            connection.close()
+
+    async def _read(
+        self,
+        connection: psycopg2.extensions.connection,
+        cursor: psycopg2.extras.ReplicationCursor,
+    ) -> None:
+        decoder = pgoutput.Decoder()
+        while True:
+            for _ in range(MESSAGES_PER_TURN):
+                message = cursor.read_message()
+                if message is None:
+                    await _readable(connection.fileno())
+                    break
+                match decoder.decode(message.payload):
+                    case pgoutput.Inserted(values):
+                        self._broadcast(values)
+                    case pgoutput.Committed(end_lsn):
+                        cursor.send_feedback(flush_lsn=end_lsn)
+            else:
+                await asyncio.sleep(0)
+
+    def _broadcast(self, row: dict[str, str | None]) -> None:
+        """Publish one row, or say in the log why it cannot be, as hosted does."""
+        topic, event, private = row["topic"], row["event"], row["private"]
+        payload, binary = row["payload"], row.get("binary_payload")
+        if topic is None or event is None or private is None or (payload is binary is None):
+            _log.warning("Cannot broadcast message %s: event or payload is missing", row["id"])
+            return
+        if binary is not None:
+            content = bytes.fromhex(binary.removeprefix("\\x"))
+        else:
+            content = (payload or "").encode()
+        if len(content) > self._max_payload:
+            _log.warning(
+                "Cannot broadcast message %s: its payload is larger than %d bytes",
+                row["id"],
+                self._max_payload,
+            )
+            return
+        broadcast = Broadcast(event, content, is_binary=binary is not None, meta={"id": row["id"]})
+        self._publish(private == "t", topic, broadcast)
+
+
+class DatabaseNotReady(Exception):  # noqa: N818
+    """Cannot prepare the database for replication yet."""
+
+
+async def _completed(connection: psycopg2.extensions.connection) -> None:
+    """Wait until the asynchronous operation that is under way has ended."""
+    while True:
+        match connection.poll():
+            case psycopg2.extensions.POLL_OK:
+                return
+            case psycopg2.extensions.POLL_READ:
+                await _readable(connection.fileno())
+            case psycopg2.extensions.POLL_WRITE:
+                await _writable(connection.fileno())
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(descriptor, _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _writable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(descriptor, _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(descriptor)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
