@@ -19,7 +19,7 @@ FOLLOW_POLL_S = 0.2
 
 
 def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    print(line, flush=True)
 
 
 def load_settings(arguments: argparse.Namespace) -> StackSettings:
@@ -151,12 +151,12 @@ def main() -> int:
     try:
         code: int = arguments.action(arguments)
     except StackError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(  # noqa: T201
+        print(
             f"Cannot write {error.filename or 'a file of the stack'}: the disk is full; free some"
             " space and run the command again",
             file=sys.stderr,

@@ -33,6 +33,8 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 90.0
 POLL_S = 0.02
 CRASHES_BEFORE_GIVING_UP = 3
+_detached: list[subprocess.Popen[bytes]] = []
+"""Supervisors that this process started and that outlive it; kept to be reaped when they end."""
 
 
 def _silent(_line: str) -> None:
@@ -186,6 +188,7 @@ def _start(settings: StackSettings, progress: Progress, *, attached: bool) -> At
             supervisor.wait(STOP_TIMEOUT_S)
             raise
     if not attached:
+        _detached.append(supervisor)
         return None
     assert supervisor.stdin is not None  # noqa: S101 - it is a pipe
     return Attached(supervisor, supervisor.stdin)
@@ -222,7 +225,7 @@ def _spawn(settings: StackSettings, *, attached: bool) -> subprocess.Popen[bytes
     settings.log_directory.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "local_stack.supervisor", str(settings.directory)]
     with (settings.log_directory / "supervisor.log").open("w") as output:
-        return subprocess.Popen(  # noqa: S603
+        return subprocess.Popen(
             [*command, *(["--attached"] if attached else [])],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
@@ -253,6 +256,7 @@ def _stop(settings: StackSettings) -> bool:
         lock = take_lock(settings.directory, STOP_TIMEOUT_S)
     if lock is not None:
         lock.close()
+    _detached[:] = [process for process in _detached if process.poll() is None]
     return True
 
 

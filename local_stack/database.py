@@ -69,6 +69,11 @@ def server_command(settings: StackSettings) -> list[str]:
 
 def prepare(settings: StackSettings) -> None:
     """Make the data directory from the template unless it is there, and write its settings."""
+    if shutil.which("bwrap") is None:
+        raise StackError(
+            "Cannot run PostgreSQL: bwrap is missing; run scripts/setup, or"
+            " apt-get install bubblewrap"
+        )
     free = shutil.disk_usage(settings.directory).free
     if free < FREE_BYTES:
         raise StackError(
@@ -138,7 +143,8 @@ def configuration(settings: StackSettings) -> str:
         "log_checkpoints": "off",
     }
     if not settings.durable:
-        values |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        # synchronous_commit stays on: what was committed survives a killed server, not a power cut.
+        values |= {"fsync": "off", "full_page_writes": "off"}
     lines = [f"{name} = {value}" for name, value in values.items()]
     return "# Written by local_stack at every start.\n" + "\n".join(lines) + "\n"
 
@@ -191,7 +197,7 @@ def _apply_platform(data: Path, run: Path) -> None:
 @contextlib.contextmanager
 def _server(command: list[str], run: Path, data: Path) -> Iterator[None]:
     log = data.parent / "server.log"
-    with log.open("wb") as output, subprocess.Popen(command, stderr=output) as server:  # noqa: S603
+    with log.open("wb") as output, subprocess.Popen(command, stderr=output) as server:
         try:
             deadline = time.monotonic() + 30
             while not _accepts(run, data):
@@ -206,7 +212,7 @@ def _server(command: list[str], run: Path, data: Path) -> Iterator[None]:
 
 def _accepts(run: Path, data: Path) -> bool:
     probe = bubblewrap(data, run, "pg_isready", "--quiet", "--host=/run/pg", "--port=5432")
-    return subprocess.run(probe, check=False).returncode == 0  # noqa: S603
+    return subprocess.run(probe, check=False).returncode == 0
 
 
 def interrupt_server(bubblewrap_pid: int) -> None:
@@ -223,7 +229,7 @@ def signal_server(bubblewrap_pid: int, number: signal.Signals) -> None:
 
 
 def _run(command: list[str], verb: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
     said = (done.stderr or done.stdout).strip()

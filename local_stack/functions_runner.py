@@ -50,7 +50,7 @@ def function_service(settings: StackSettings, keys: Keys, name: str) -> ServiceS
 
 
 def function_environment(settings: StackSettings, keys: Keys, name: str) -> dict[str, str]:
-    """Return the whole environment of a worker: hosted's variables, and `supabase/functions/.env`."""
+    """Return a worker's whole environment: hosted's variables and `supabase/functions/.env`."""
     return {
         **_project_secrets(FUNCTIONS / ".env"),
         "SUPABASE_URL": settings.api_url,

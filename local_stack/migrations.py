@@ -80,7 +80,7 @@ def _push(settings: StackSettings) -> None:
     if not cli.exists():
         raise StackError("Cannot migrate: the Supabase CLI is missing; run scripts/setup")
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [str(cli), "db", "push", f"--remote={settings.database_url}", "--yes"],
             cwd=REPOSITORY,
             env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
@@ -97,6 +97,7 @@ def _push(settings: StackSettings) -> None:
         ) from None
     if done.returncode:
         raise StackError(
-            f"Cannot migrate stack {settings.name}: `supabase db push` failed; correct the migration"
-            f" and run scripts/stack up again. It said:\n{done.stdout.strip()}\n{done.stderr.strip()}"
+            f"Cannot migrate stack {settings.name}: `supabase db push` failed; correct the"
+            " migration and run scripts/stack up again. It said:\n"
+            f"{done.stdout.strip()}\n{done.stderr.strip()}"
         )

@@ -42,7 +42,7 @@ class ServiceSpec:
     stop_within_s: float = 5.0
     after_ready: Callable[[], Awaitable[None]] | None = None
     sources: tuple[Path, ...] = ()
-    """Files and folders whose change calls for a restart (`scripts/stack up` on a running stack)."""
+    """Files and folders whose change calls for a restart, at `scripts/stack up`."""
 
 
 class RotatingLog:
@@ -167,7 +167,7 @@ class Service:
 
     async def _become_ready(self) -> None:
         while not await self.spec.is_ready():
-            await asyncio.sleep(READY_POLL_S)
+            await asyncio.sleep(READY_POLL_S)  # noqa: ASYNC110 - another process becomes ready
         if self.spec.after_ready is not None:
             await self.spec.after_ready()
         self.ready.set()

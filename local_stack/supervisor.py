@@ -252,4 +252,11 @@ if __name__ == "__main__":
     sys.exit(main())
 
 
-__all__ = ["LOCK", "STATUS", "Supervisor", "maintain_realtime_messages", "service_name", "take_lock"]
+__all__ = [
+    "LOCK",
+    "STATUS",
+    "Supervisor",
+    "maintain_realtime_messages",
+    "service_name",
+    "take_lock",
+]
