@@ -1,14 +1,76 @@
 """Durable trading signals on Supabase: publish, follow live and query."""
 
+from signal_persistence.client import SignalClient
 from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
-from signal_persistence.errors import SignalPersistenceError
+from signal_persistence.delivery import Delivery, DeliveryReport
+from signal_persistence.errors import (
+    AbandonedError,
+    ApiError,
+    AuthenticationError,
+    BatchTooLargeError,
+    BufferFullError,
+    ClosedError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    DeliveryError,
+    DeliveryTimeoutError,
+    ForkedProducerError,
+    InvalidQueryError,
+    InvalidSignalError,
+    PermissionDeniedError,
+    RejectedError,
+    RequestTimeoutError,
+    SignalPersistenceError,
+    SubscriptionError,
+    TransportError,
+    UnavailableError,
+    UndeliveredError,
+)
+from signal_persistence.ledger import ProducerStats
+from signal_persistence.producer import AsyncProducer, Producer
+from signal_persistence.query import AsyncSignalQuery, SignalQuery
+from signal_persistence.reading import Page
 from signal_persistence.signal import Signal, StoredSignal
+from signal_persistence.subscriber import AsyncSubscriber, Subscriber
 
 __all__ = [
+    "AbandonedError",
     "AccessToken",
+    "ApiError",
+    "AsyncProducer",
+    "AsyncSignalQuery",
+    "AsyncSubscriber",
+    "AuthenticationError",
+    "BatchTooLargeError",
+    "BufferFullError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLostError",
     "Credentials",
+    "Delivery",
+    "DeliveryError",
+    "DeliveryReport",
+    "DeliveryTimeoutError",
+    "ForkedProducerError",
+    "InvalidQueryError",
+    "InvalidSignalError",
+    "Page",
     "PasswordCredentials",
+    "PermissionDeniedError",
+    "Producer",
+    "ProducerStats",
+    "RejectedError",
+    "RequestTimeoutError",
     "Signal",
+    "SignalClient",
     "SignalPersistenceError",
+    "SignalQuery",
     "StoredSignal",
+    "Subscriber",
+    "SubscriptionError",
+    "TransportError",
+    "UnavailableError",
+    "UndeliveredError",
 ]

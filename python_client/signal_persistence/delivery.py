@@ -28,7 +28,8 @@ class DeliveryReport:
     earlier one; `rejected` that the service refused this signal; `failed` that its batch could
     not be delivered. `code` and `message` say why it was not accepted. `seq` is the place in the
     account's order of an accepted signal. `in_doubt` is true when a failed signal may be stored
-    all the same; publishing it again is safe. `latency` is seconds from publish() to this report.
+    all the same; publishing it again is safe. `latency` is seconds from publish() to this report,
+    `round_trip` from sending the request to the verdict that the report is from.
     """
 
     signal: Signal
@@ -41,6 +42,7 @@ class DeliveryReport:
     attempts: int = 0
     in_doubt: bool = False
     latency: float = 0.0
+    round_trip: float = 0.0
 
     @property
     def stored(self) -> bool:

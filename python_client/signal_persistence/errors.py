@@ -93,21 +93,20 @@ class BufferFullError(SignalPersistenceError, BufferError):
     code = "buffer_full"
 
     def __init__(self, reason: str, outage_started_at: datetime | None = None) -> None:
-        """`reason` is "backpressure" (sending works, too slowly) or "disconnected"."""
+        """`reason` is "backpressure" (sending works, too slowly), "disconnected" or "callbacks"."""
         self.reason = reason
         self.outage_started_at = outage_started_at
-        if reason == "disconnected" and outage_started_at is not None:
-            since = outage_started_at.isoformat(timespec="seconds")
-            message = (
-                f"Cannot publish the signal: the buffer is full and sending has failed since "
-                f"{since}; wait for the service, or make the buffer larger."
-            )
-        else:
-            message = (
-                "Cannot publish the signal: the buffer stayed full while sending; "
-                "slow down, or make the buffer or max_block_ms larger."
-            )
-        super().__init__(message)
+        super().__init__(f"Cannot publish the signal: {_FULL[reason]}.")
+
+
+_FULL = {
+    "backpressure": "the buffer stayed full while sending; slow down, or make buffer_max_messages, "
+    "buffer_max_bytes or max_block_ms larger",
+    "disconnected": "the buffer is full because sending fails; wait until the service is back, or "
+    "make buffer_max_messages and buffer_max_bytes larger",
+    "callbacks": "the buffer is full of signals whose on_delivery callback has not returned; make "
+    "the callback faster",
+}
 
 
 class TransportError(SignalPersistenceError):

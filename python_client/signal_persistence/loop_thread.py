@@ -45,6 +45,15 @@ class LoopThread:
             if not self._loop.is_closed():
                 raise
 
+    def finish(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run `work()` and then end the loop, without waiting for either."""
+
+        def begin() -> None:
+            task = self._loop.create_task(work())
+            task.add_done_callback(lambda _: self._loop.stop())
+
+        self.call_soon(begin)
+
     def is_current(self) -> bool:
         """Say whether the caller runs on the loop's thread."""
         return threading.current_thread() is self._thread

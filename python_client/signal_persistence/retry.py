@@ -1,0 +1,64 @@
+"""What to do when a request did not give a verdict: pure decisions, no clock and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from signal_persistence.errors import (
+    ApiError,
+    AuthenticationError,
+    BatchTooLargeError,
+    SignalPersistenceError,
+    TransportError,
+    UnavailableError,
+)
+
+
+class Next(Enum):
+    """What happens to the batch after a failed attempt."""
+
+    RETRY = "the same batch again after a pause"
+    RENEW = "the same batch again with a fresh token"
+    SPLIT = "its two halves, because it was too large"
+    GIVE_UP = "nothing: every attempt would fail"
+
+
+def decide(error: SignalPersistenceError, *, renewed: bool, messages: int) -> Next:
+    """Decide by what failed; `renewed` says that a fresh token was already tried.
+
+    A refused token is renewed once and then waits like an outage: the data is kept until its
+    delivery timeout, because somebody may yet repair the credentials.
+    """
+    if isinstance(error, AuthenticationError):
+        return Next.RETRY if renewed else Next.RENEW
+    if isinstance(error, BatchTooLargeError):
+        return Next.SPLIT if messages > 1 else Next.GIVE_UP
+    if isinstance(error, (TransportError, UnavailableError)):
+        return Next.RETRY
+    if isinstance(error, ApiError):
+        return Next.GIVE_UP
+    return Next.RETRY
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between attempts: full jitter below a doubling ceiling; Retry-After is a floor."""
+
+    first: float
+    longest: float
+    randomness: Callable[[], float]
+    """Uniform in [0, 1)."""
+
+    def pause(self, failures: int, retry_after: float | None = None) -> float:
+        """Seconds to wait after this many failures in a row (1, 2, …).
+
+        Jitter is added to Retry-After, so that clients told the same do not all return at once.
+        """
+        # 2 ** 30 is beyond every sensible ceiling, and a float never overflows there.
+        ceiling = min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
+        jitter = self.randomness() * ceiling
+        if retry_after is None:
+            return jitter
+        return max(jitter, retry_after + self.randomness() * self.first)
