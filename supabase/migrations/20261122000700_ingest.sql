@@ -108,7 +108,7 @@ begin
     select array_agg((
       field.index,
       trader.trader_no,
-      field.symbol #>> '{}',
+      field.symbol,
       value.timeframe,
       value.generated_at,
       value.action,
@@ -127,9 +127,9 @@ begin
         when trader.trader_no is null and (field.trader_id
           ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') is not true
           then 'invalid_trader_id'
-        when (jsonb_typeof(field.symbol) = 'string'
-          and length(field.symbol #>> '{}') between 1 and 32
-          and btrim(field.symbol #>> '{}', 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
+        when (field.symbol_type = 'string'
+          and octet_length(field.symbol) between 1 and 32
+          and btrim(field.symbol, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
             'abcdefghijklmnopqrstuvwxyz0123456789._/:=@#!&^+-') = '') is not true
           then 'invalid_symbol'
         when value.timeframe is null then 'invalid_timeframe'
@@ -153,7 +153,8 @@ begin
         raw.index - 1 as index,
         raw.element,
         raw.element ->> 'trader_id' as trader_id,
-        raw.element -> 'symbol' as symbol,
+        raw.element ->> 'symbol' as symbol,
+        jsonb_typeof(raw.element -> 'symbol') as symbol_type,
         raw.element ->> 'timeframe' as timeframe,
         raw.element ->> 'generated_at' as generated_at,
         raw.element ->> 'action' as action,
@@ -180,23 +181,22 @@ begin
         end as generated_at,
         array_position(private.actions(), field.action) as action,
         case
-          when field.confidence between '0' and '1'
-            and (field.confidence not between '-4e-324' and '4e-324' or field.confidence = '0')
+          when field.confidence between '4e-324' and '1' or field.confidence = '0'
             then field.confidence::double precision
         end as confidence,
         case
-          when field.price between '-1e15' and '1e15'
-            and (field.price not between '-4e-324' and '4e-324' or field.price = '0')
+          when field.price between '4e-324' and '1e15'
+            or field.price between '-1e15' and '-4e-324' or field.price = '0'
             then field.price::double precision
         end as price,
         case
-          when field.stop_loss between '-1e15' and '1e15'
-            and (field.stop_loss not between '-4e-324' and '4e-324' or field.stop_loss = '0')
+          when field.stop_loss between '4e-324' and '1e15'
+            or field.stop_loss between '-1e15' and '-4e-324' or field.stop_loss = '0'
             then field.stop_loss::double precision
         end as stop_loss,
         case
-          when field.take_profit between '-1e15' and '1e15'
-            and (field.take_profit not between '-4e-324' and '4e-324' or field.take_profit = '0')
+          when field.take_profit between '4e-324' and '1e15'
+            or field.take_profit between '-1e15' and '-4e-324' or field.take_profit = '0'
             then field.take_profit::double precision
         end as take_profit,
         case
@@ -335,7 +335,7 @@ begin
           partition by each.generated_at, each.trader_no, each.symbol, each.timeframe
           order by each.code nulls first, each.index
         ) > 1
-        or exists (
+        or overlap.exists and exists (
           select from private.signals as stored
           where stored.account_no = store_signals.account.account_no
             and stored.generated_at = each.generated_at
@@ -345,6 +345,19 @@ begin
         )
       ) as is_duplicate
     from unnest(store_signals.candidates) as each
+    cross join (
+      -- One look spares a look per signal when the batch is newer than all that is stored.
+      select exists (
+        select from private.signals as stored
+        where stored.account_no = store_signals.account.account_no
+          and stored.generated_at between span.earliest and span.latest
+      ) as exists
+      from (
+        select min(each.generated_at) as earliest, max(each.generated_at) as latest
+        from unnest(store_signals.candidates) as each
+        where each.code is null
+      ) as span
+    ) as overlap
   ),
   numbered as (
     select
