@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from local_stack.errors import StackError
-from local_stack.settings import DATABASE_PASSWORD, StackSettings, cache_directory
+from local_stack.settings import StackSettings, cache_directory
 from local_stack.tree import VERSION, tree_path
 
 SUPERUSER = "supabase_admin"
@@ -245,16 +245,3 @@ def _run(command: list[str], verb: str) -> None:
 def superuser_dsn(settings: StackSettings) -> str:
     """Return how the stack itself connects, over the Unix socket."""
     return settings.socket_dsn(SUPERUSER)
-
-
-__all__ = [
-    "DATABASE_PASSWORD",
-    "SUPERUSER",
-    "configuration",
-    "interrupt_server",
-    "prepare",
-    "server_command",
-    "signal_server",
-    "superuser_dsn",
-    "template_path",
-]

@@ -166,8 +166,9 @@ class Service:
             self.pid = None
 
     async def _become_ready(self) -> None:
-        while not await self.spec.is_ready():
-            await asyncio.sleep(READY_POLL_S)  # noqa: ASYNC110 - another process becomes ready
+        # Another process becomes ready: there is nothing but asking it.
+        while not await self.spec.is_ready():  # noqa: ASYNC110
+            await asyncio.sleep(READY_POLL_S)
         if self.spec.after_ready is not None:
             await self.spec.after_ready()
         self.ready.set()

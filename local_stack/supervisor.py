@@ -24,7 +24,7 @@ from typing import IO, Any
 import asyncpg
 
 from local_stack import database
-from local_stack.functions_runner import function_names, function_service, service_name
+from local_stack.functions_runner import function_names, function_service
 from local_stack.keys import Keys
 from local_stack.processes import Service, ServiceSpec, accepts_connections, fingerprint
 from local_stack.settings import REPOSITORY, StackSettings
@@ -147,11 +147,14 @@ class Supervisor:
 
     def _dependents(self) -> list[ServiceSpec]:
         keys = Keys.load(self._settings)
-        specs = [gateway_service(self._settings)]
-        for name in function_names():
-            if name in self._settings.function_ports:
-                specs.append(function_service(self._settings, keys, name))
-        return specs
+        return [
+            gateway_service(self._settings),
+            *(
+                function_service(self._settings, keys, name)
+                for name in function_names()
+                if name in self._settings.function_ports
+            ),
+        ]
 
     def _add(self, spec: ServiceSpec) -> Service:
         service = Service(spec, self._settings.log_directory, self._publish)
@@ -250,13 +253,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = [
-    "LOCK",
-    "STATUS",
-    "Supervisor",
-    "maintain_realtime_messages",
-    "service_name",
-    "take_lock",
-]

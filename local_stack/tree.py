@@ -59,8 +59,8 @@ PRUNED = (
     "var/cache",
     "var/lib",
 )
-# Hosted Supabase lets the role `postgres`, who is no superuser, create these (supautils); PostgreSQL
-# itself calls that `trusted`.
+# Hosted Supabase lets the role `postgres`, who is no superuser, create these (supautils).
+# PostgreSQL itself calls that `trusted`.
 TRUSTED = (
     "autoinc",
     "bloom",
@@ -82,13 +82,13 @@ TRUSTED = (
     "refint",
     "sslinfo",
 )
-PASSWD = "postgres:x:999:999::/data:/bin/sh\n"
+USERS = "postgres:x:999:999::/data:/bin/sh\n"
 FREE_BYTES = 1_500_000_000
 
 
 def tree_path() -> Path:
     """Return where the tree of this recipe is, or will be."""
-    recipe = repr((RELEASE, PACKAGES, PRUNED, TRUSTED, PASSWD))
+    recipe = repr((RELEASE, PACKAGES, PRUNED, TRUSTED, USERS))
     return cache_directory() / f"postgres-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -144,18 +144,18 @@ def _unpack(scratch: Path) -> Path:
     unpacked.mkdir()
     mode = "root" if os.geteuid() == 0 else "unshare"
     _run(
-        ["mmdebstrap", "--quiet", f"--mode={mode}", "--variant=extract"]
-        + [f"--include={','.join(PACKAGES)}", RELEASE, str(tarball)]
+        *("mmdebstrap", "--quiet", f"--mode={mode}", "--variant=extract"),
+        *(f"--include={','.join(PACKAGES)}", RELEASE, str(tarball)),
     )
     _run(
-        ["tar", "--extract", "--file", str(tarball), "--directory", str(unpacked)]
-        + ["--no-same-owner", "--exclude=./dev/*"]
+        *("tar", "--extract", "--file", str(tarball), "--directory", str(unpacked)),
+        *("--no-same-owner", "--exclude=./dev/*"),
     )
     tarball.unlink()
     return unpacked
 
 
-def _run(command: list[str]) -> None:
+def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()[-8:]
@@ -179,7 +179,7 @@ def _finish(tree: Path) -> None:
     for name in ("data", "dev", "proc", "run/pg", "setup", "tmp"):
         (tree / name).mkdir(parents=True, exist_ok=True)
     (tree / "etc").mkdir(exist_ok=True)
-    (tree / "etc/passwd").write_text(PASSWD)
+    (tree / "etc/passwd").write_text(USERS)
     extensions = tree / f"usr/share/postgresql/{VERSION}/extension"
     for name in TRUSTED:
         with (extensions / f"{name}.control").open("a") as control:

@@ -111,19 +111,19 @@ def account(make_account: MakeAccount) -> Account:
     return make_account()
 
 
-@pytest.hookimpl(hookwrapper=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.Result[pytest.TestReport], None]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the end of the stack's logs below a test that failed."""
-    outcome = yield
-    report = outcome.get_result()
+    report = yield
     settings = item.config.stash.get(_running_stack, None)
     if settings is None or not report.failed or "stack" not in getattr(item, "fixturenames", ()):
-        return
+        return report
     for service in control.services_with_logs(settings):
         if lines := control.tail(settings, service, LOG_LINES):
             report.sections.append((f"stack: last lines of {service}", "\n".join(lines)))
+    return report
 
 
 def new_test_settings(label: str = "") -> StackSettings:

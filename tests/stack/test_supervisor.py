@@ -280,7 +280,7 @@ def test_a_full_disk_is_named_before_anything_starts(
 ) -> None:
     monkeypatch.setattr(database, "FREE_BYTES", 10**18)
 
-    with pytest.raises(StackError, match="MB are free in .* are needed; free some space"):
+    with pytest.raises(StackError, match=r"MB are free in .* are needed; free some space"):
         control.up(unused_settings)
 
     assert not control.is_running(unused_settings)
