@@ -34,9 +34,13 @@ _HOP_BY_HOP = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "expect",
         "host",
     }
 )
+
+
+_NEVER_ADDED = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 
 
 class BodyTooLargeError(Exception):
@@ -66,7 +70,7 @@ class FunctionsProxy:
                 total=None, sock_connect=5, sock_read=IDLE_SECONDS, ceil_threshold=1e9
             ),
             auto_decompress=False,
-            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.CONTENT_TYPE),
+            skip_auto_headers=_NEVER_ADDED,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -115,13 +119,19 @@ class FunctionsProxy:
     async def _forward(self, request: web.Request, name: str, url: str) -> web.StreamResponse:
         assert self._session is not None  # noqa: S101 (start() is called before any request)
         target = f"{url}{request.rel_url.raw_path_qs.removeprefix('/functions/v1')}"
-        upstream = await self._session.request(
-            request.method,
-            URL(target, encoded=True),
-            headers=self._request_headers(request),
-            data=await _body(request),
-            allow_redirects=False,
-        )
+        body = await _body(request)
+        try:
+            upstream = await self._session.request(
+                request.method,
+                URL(target, encoded=True),
+                headers=self._request_headers(request),
+                data=body,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError):
+            if isinstance(body, BoundedBody) and body.exceeded:
+                raise BodyTooLargeError from None
+            raise
         async with upstream:
             headers = _end_to_end(upstream.headers)
             headers["x-sb-request-id"] = headers["sb-request-id"] = request["request_id"]
@@ -141,7 +151,24 @@ class FunctionsProxy:
         return headers
 
 
-async def _body(request: web.Request) -> bytes | AsyncIterator[bytes] | None:
+class BoundedBody:
+    """A request's body as a stream that breaks off beyond the limit."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._content = request.content
+        self.exceeded = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for chunk in self._content.iter_any():
+            received += len(chunk)
+            if received > MAX_BODY_BYTES:
+                self.exceeded = True
+                raise BodyTooLargeError
+            yield chunk
+
+
+async def _body(request: web.Request) -> bytes | BoundedBody | None:
     """Return a small body whole and a large or chunked one as a bounded stream."""
     if not request.body_exists:
         return None
@@ -150,16 +177,7 @@ async def _body(request: web.Request) -> bytes | AsyncIterator[bytes] | None:
         raise BodyTooLargeError
     if length is not None and length <= BUFFERED_BODY_BYTES:
         return await request.content.readexactly(length)
-    return _bounded(request)
-
-
-async def _bounded(request: web.Request) -> AsyncIterator[bytes]:
-    received = 0
-    async for chunk in request.content.iter_any():
-        received += len(chunk)
-        if received > MAX_BODY_BYTES:
-            raise BodyTooLargeError
-        yield chunk
+    return BoundedBody(request)
 
 
 async def _stream(

@@ -149,6 +149,7 @@ async def serve(settings: StackSettings) -> None:
         handle_signals=False,
         shutdown_timeout=SHUTDOWN_SECONDS,
         keepalive_timeout=75,
+        auto_decompress=False,
     )
     await runner.setup()
     try:

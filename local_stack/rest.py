@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import asyncpg
 from aiohttp import web
 
+from local_stack import rest_write
 from local_stack.keys import Keys
 from local_stack.rest_call import call_function
 from local_stack.rest_errors import ApiError, from_exception, not_implemented
 from local_stack.rest_exchange import Accepted, Exchange
 from local_stack.rest_functions import quote
 from local_stack.rest_pool import Pool
-from local_stack.rest_request import GatewayRefusal, Preferences, authenticate
-from local_stack.rest_schema import SchemaCache
+from local_stack.rest_query import parse
+from local_stack.rest_read import read_relation
+from local_stack.rest_request import GatewayRefusal, Preferences, authenticate, query_parameters
+from local_stack.rest_schema import Relation, SchemaCache
 from local_stack.settings import StackSettings
 
 POOL_SIZE = 12
@@ -133,4 +137,35 @@ async def _route(exchange: Exchange) -> web.StreamResponse:
     resource: str = exchange.request.match_info["resource"]
     if resource.startswith("rpc/"):
         return await call_function(exchange, resource.removeprefix("rpc/"))
-    raise not_implemented("tables")
+    if not resource:
+        raise not_implemented("the OpenAPI description of /rest/v1/")
+    relation = _relation(exchange, resource)
+    query = parse(query_parameters(exchange.request))
+    match exchange.request.method:
+        case "GET" | "HEAD":
+            return await read_relation(exchange, relation, query)
+        case "POST":
+            exchange.require_json()
+            return await rest_write.insert(exchange, relation, query)
+        case "PATCH":
+            exchange.require_json()
+            return await rest_write.update(exchange, relation, query)
+        case "DELETE":
+            return await rest_write.delete(exchange, relation, query)
+        case "PUT":
+            raise not_implemented("PUT (a single upsert)")
+    raise ApiError(405, "PGRST117", f"Unsupported HTTP method: {exchange.request.method}")
+
+
+def _relation(exchange: Exchange, name: str) -> Relation:
+    relation = exchange.schema.relations.get((exchange.schema_name, name))
+    if relation is not None:
+        return relation
+    names = [known for schema, known in exchange.schema.relations if schema == exchange.schema_name]
+    close = get_close_matches(name, names, n=1)
+    raise ApiError(
+        404,
+        "PGRST205",
+        f"Could not find the table '{exchange.schema_name}.{name}' in the schema cache",
+        hint=f"Perhaps you meant the table '{exchange.schema_name}.{close[0]}'" if close else None,
+    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import asyncpg
 import msgspec
 from aiohttp import web
 
 from local_stack.rest_errors import ApiError, not_implemented
-from local_stack.rest_pool import Pool
+from local_stack.rest_pool import Begin, Pool
 from local_stack.rest_request import Caller, Preferences, begin
 from local_stack.rest_schema import Function, Schema
 
@@ -30,6 +29,8 @@ class Accepted:
 
     media_type: str
     strip_nulls: bool = False
+    one_row: bool = False
+    """A function that returns one row answers with an object, whatever was asked for."""
 
     @property
     def single(self) -> bool:
@@ -79,7 +80,16 @@ class Exchange:
     accepted: Accepted
     preferences: Preferences
 
-    def begin(self, *, read_only: bool, function: Function | None = None) -> Any:
+    def require_json(self) -> None:
+        """Refuse a body that says it is something else than JSON."""
+        content_type = self.request.content_type
+        if content_type == JSON or "Content-Type" not in self.request.headers:
+            return
+        if content_type in (CSV, "application/x-www-form-urlencoded", "text/plain", "text/xml"):
+            raise not_implemented(f"request bodies of type {content_type}")
+        raise ApiError(415, "PGRST107", f"Content-Type not acceptable: {content_type[:100]}")
+
+    def begin(self, *, read_only: bool, function: Function | None = None) -> Begin:
         return begin(
             self.request,
             self.caller,

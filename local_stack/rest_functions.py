@@ -34,20 +34,17 @@ def argument_names(body: bytes) -> frozenset[str]:
     except (msgspec.ValidationError, UnicodeDecodeError):
         pass
     except msgspec.DecodeError as error:
-        raise _invalid_body(str(error)) from None
+        raise invalid_body(str(error)) from None
     if body.lstrip()[:1] == b"[":
         raise not_implemented("a function call with an array of argument objects")
-    raise _invalid_body("the body must be a JSON object of the function's arguments")
+    raise invalid_body("the body must be a JSON object of the function's arguments")
 
 
 def call_with_body(schema: Schema, schema_name: str, name: str, body: bytes) -> Call:
     """Choose the function for a POST: by the names in the body, whose text goes to the database."""
     names = argument_names(body)
     function = find_function(schema, schema_name, name, names, has_body=True)
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        raise _invalid_body("it is not UTF-8") from None
+    text = decoded_body(body)
     if _takes_whole_body(function):
         type_ = function.arguments[0].type
         return Call(function, _from_sql(function, f"($1::text)::{type_}", ""), (text or "{}",))
@@ -73,6 +70,13 @@ def call_with_parameters(
         f"{_named(a)} := ${position}::text::{a.type}" for position, a in enumerate(given, 1)
     )
     return Call(function, _from_sql(function, sql, ""), tuple(values[a.name] for a in given))
+
+
+def decoded_body(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise invalid_body("it is not UTF-8") from None
 
 
 def find_function(
@@ -125,7 +129,7 @@ def _signature(function: Function) -> str:
     return f"{function.schema}.{function.name}({arguments})"
 
 
-def _invalid_body(reason: str) -> ApiError:
+def invalid_body(reason: str) -> ApiError:
     return ApiError(400, "PGRST102", "Empty or invalid json", details=reason)
 
 
