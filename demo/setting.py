@@ -1,0 +1,78 @@
+"""Set the stage through public interfaces: the local stack, the accounts and their traders."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+
+from demo.plan import TIERS, TRADERS, DemoAccount, Endpoint
+from signal_persistence import PasswordCredentials, SignalClient
+
+STACK: Final = Path(__file__).resolve().parent.parent / "scripts" / "stack"
+STACK_NAME: Final = "demo"
+
+
+class DemoError(Exception):
+    """The demonstration cannot be held: the message says why, and what to do."""
+
+
+def start_stack() -> Endpoint:
+    """Bring the stack of the demonstration up, or find it running, and say where it is."""
+    if subprocess.run([STACK, "up", "--name", STACK_NAME], stdout=sys.stderr).returncode:
+        raise DemoError("Cannot start the local stack: see above; scripts/stack logs says more.")
+    answer = subprocess.run(
+        [STACK, "status", "--json", "--name", STACK_NAME], stdout=subprocess.PIPE, check=True
+    )
+    known = json.loads(answer.stdout)
+    return Endpoint(known["api_url"], known["publishable_key"], known["service_role_key"])
+
+
+def stop_stack() -> None:
+    """Take the stack of the demonstration down; its data stay for the next time."""
+    subprocess.run([STACK, "down", "--name", STACK_NAME], stdout=sys.stderr, check=False)
+
+
+def open_accounts(endpoint: Endpoint) -> dict[str, DemoAccount]:
+    """Sign up a new account of every tier, so that each demonstration begins with full quotas."""
+    with httpx.Client(base_url=endpoint.url, timeout=30) as http:
+        return {tier: _open_account(endpoint, http, tier) for tier in TIERS}
+
+
+def _open_account(endpoint: Endpoint, http: httpx.Client, tier: str) -> DemoAccount:
+    email = f"demo-{tier}-{secrets.token_hex(6)}@example.com"
+    password = secrets.token_urlsafe(16)
+    account = _post(
+        http,
+        "/auth/v1/signup",
+        {"apikey": endpoint.publishable_key},
+        {"email": email, "password": password},
+    )
+    account_id = UUID(account["user"]["id"])
+    operator = {
+        "apikey": endpoint.service_role_key,
+        "authorization": f"Bearer {endpoint.service_role_key}",
+    }
+    _post(
+        http,
+        "/rest/v1/rpc/set_account_tier",
+        operator,
+        {"account_id": str(account_id), "tier": tier},
+    )
+    credentials = PasswordCredentials(endpoint.url, endpoint.publishable_key, email, password)
+    with SignalClient(endpoint.url, endpoint.publishable_key, credentials) as client:
+        trader_ids = {name: client.create_trader(name).trader_id for name in TRADERS[tier]}
+    return DemoAccount(tier, account_id, email, password, trader_ids)
+
+
+def _post(http: httpx.Client, path: str, headers: dict[str, str], body: dict[str, Any]) -> Any:
+    answer = http.post(path, headers=headers, json=body)
+    if answer.is_error:
+        raise DemoError(f"Cannot set the demonstration up: {path} answered {answer.text[:300]}")
+    return answer.json() if answer.content else None
