@@ -2,7 +2,8 @@
 
 A stack of its own (fsync on) runs on this machine with everything else. Producer processes publish
 at the given rate through the public client; afterwards every signal is read back over a direct
-connection and compared with the journals of the processes. The figures:
+connection and compared with the journals of the processes. Accounts start at random moments within
+one linger, as traders do; a warm-up of 3 s, of which nothing counts, goes before. The figures:
 
 ack_ms          from sending a request to its verdict, which comes after the commit, per request;
                 ack_ms_per_signal counts a request once for each of its signals
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ BACKLOG_SECONDS = 1.0
 RATE_KEPT = 0.98
 SEARCH_FACTOR = 1.5
 CLOSE_ENOUGH = 1.1
+LINGER_SECONDS = 0.1
+WARM_UP_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,9 @@ class Run:
 
 def main(argv: list[str]) -> int:
     options = _parse(argv)
+    random.seed(options.seed)
     with bench_project() as project:
+        _run(project, options, options.rate, WARM_UP_SECONDS)
         runs = []
         for number in range(options.runs):
             runs.append(_run(project, options, options.rate, options.seconds))
@@ -103,6 +109,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--search-steps", type=int, default=8, help="0 skips the search upward")
     parser.add_argument("--search-seconds", type=float, default=10, help="length of each step")
     parser.add_argument("--naive-seconds", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=1, help="of when each account starts")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args(argv)
     if options.accounts % options.processes:
@@ -113,13 +120,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _run(project: Project, options: argparse.Namespace, rate_per_min: float, seconds: float) -> Run:
-    targets = project.new_targets(options.accounts)
+    targets = [
+        dataclasses.replace(target, starts_after=random.uniform(0, LINGER_SECONDS))
+        for target in project.new_targets(options.accounts)
+    ]
     share = options.accounts // options.processes
     plans = [
         PublishPlan(
             url=project.url,
             key=project.key,
-            targets=targets[first : first + share],
+            targets=tuple(targets[first : first + share]),
             signals_per_second=rate_per_min / 60 / options.processes,
             seconds=seconds,
             batch_max_messages=options.batch_max_messages,
@@ -216,6 +226,8 @@ def _report(
         "ok": not failed,
         "failed": failed,
         "asked": {"rate_per_min": options.rate, "seconds": options.seconds},
+        "warm_up_seconds": WARM_UP_SECONDS,
+        "seed": options.seed,
         "accounts": options.accounts,
         "processes": options.processes,
         **figures,

@@ -26,6 +26,8 @@ class Target:
     account_id: str
     trader_id: str
     access_token: str
+    starts_after: float = 0.0
+    """Seconds into the run: traders are not in step, so neither are their batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +94,27 @@ def publish(plan: PublishPlan, wait_for_the_others: Callable[[], None]) -> Publi
 def _publish_evenly(
     plan: PublishPlan, producer: Producer, result: Published, started: float
 ) -> None:
-    total = round(plan.signals_per_second * plan.seconds)
+    base = int(time.time() * 1_000_000)
+    rate = plan.signals_per_second / len(plan.targets)
+    total = round(rate * plan.seconds)
     accounts = [UUID(target.account_id) for target in plan.targets]
     traders = [UUID(target.trader_id) for target in plan.targets]
-    base = int(time.time() * 1_000_000)
-    done = 0
-    while done < total:
-        due = min(total, int((time.perf_counter() - started) * plan.signals_per_second) + 1)
-        while done < due:
-            place = done % len(accounts)
-            symbol = done % len(SYMBOLS)
-            microseconds = base + done
-            price = 1000 + done % 9973 / 4
-            signal = _signal(traders[place], symbol, microseconds, price)
-            result.journals[place].note(microseconds, symbol, price)
-            before = time.perf_counter()
-            producer.publish(signal, account_id=accounts[place])
-            if done % PUBLISH_SAMPLE == 0:
-                result.publish_us.append((time.perf_counter() - before) * 1_000_000)
-            done += 1
+    done = [0] * len(accounts)
+    while min(done) < total:
+        elapsed = time.perf_counter() - started
+        for place, target in enumerate(plan.targets):
+            due = min(total, int((elapsed - target.starts_after) * rate) + 1)
+            for number in range(done[place], due):
+                symbol = number % len(SYMBOLS)
+                microseconds = base + number
+                price = 1000 + number % 9973 / 4
+                signal = _signal(traders[place], symbol, microseconds, price)
+                result.journals[place].note(microseconds, symbol, price)
+                before = time.perf_counter()
+                producer.publish(signal, account_id=accounts[place])
+                if number % PUBLISH_SAMPLE == 0:
+                    result.publish_us.append((time.perf_counter() - before) * 1_000_000)
+            done[place] = max(done[place], due)
         time.sleep(TICK_SECONDS)
 
 
