@@ -17,7 +17,7 @@ class Limits:
     outgoing_frames: int = 4_096
     outgoing_bytes: int = 8_000_000
     """What may wait for a socket that does not read; one frame more closes it with 1011."""
-    close_seconds: float = 5.0
+    close_seconds: float = 2.0
     """How long a peer may take to answer a close before its connection is cut."""
     idle_seconds: float = 60.0
     """A socket that sends nothing, not even a heartbeat, is closed with 1000."""

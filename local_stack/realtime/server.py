@@ -69,7 +69,7 @@ class Realtime:
         for session in self._sessions:
             session.disconnect(WSCloseCode.SERVICE_RESTART)
         if self._sessions:
-            await asyncio.wait(self._sessions.values(), timeout=2 * self._limits.close_seconds)
+            await asyncio.wait(self._sessions.values(), timeout=self._limits.close_seconds + 0.5)
         if self._maintenance is not None:
             self._maintenance.cancel()
             await asyncio.gather(self._maintenance, return_exceptions=True)
