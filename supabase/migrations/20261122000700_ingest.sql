@@ -133,14 +133,29 @@ begin
             'abcdefghijklmnopqrstuvwxyz0123456789._/:=@#!&^+-') = '') is not true
           then 'invalid_symbol'
         when value.timeframe is null then 'invalid_timeframe'
-        when value.generated_at is null then 'invalid_generated_at'
+        -- The form that PostgreSQL writes is a right one; only another form needs the closer look.
+        when (field.generated_at between '1' and '3' collate "C" and (
+          to_json(value.generated_at)::text
+            = '"' || replace(field.generated_at, 'Z', '+00:00') || '"'
+          or translate(field.generated_at, '123456789', '000000000')
+            = any(private.timestamp_shapes())
+          and substr(field.generated_at, 12, 2) < '24' collate "C"
+          and substr(field.generated_at, 18, 2) < '60' collate "C"
+          and value.generated_at is not null)) is not true
+          then 'invalid_generated_at'
         when value.action is null then 'invalid_action'
         when value.confidence is null then 'invalid_confidence'
         when value.price is null then 'invalid_price'
         when value.stop_loss is null and field.stop_loss <> 'null' then 'invalid_stop_loss'
         when value.take_profit is null and field.take_profit <> 'null' then 'invalid_take_profit'
-        when field.valid_until is not null
-          and (value.valid_until > value.generated_at) is not true then 'invalid_valid_until'
+        when field.valid_until is not null and (
+          value.valid_until > value.generated_at
+          and field.valid_until between '1' and '3' collate "C"
+          and substr(field.valid_until, 12, 2) < '24' collate "C"
+          and substr(field.valid_until, 18, 2) < '60' collate "C"
+          and translate(field.valid_until, '123456789', '000000000')
+            = any(private.timestamp_shapes())) is not true
+          then 'invalid_valid_until'
         when jsonb_typeof(field.metadata) <> 'object'
           or octet_length(field.metadata::text) > 2048 then 'invalid_metadata'
         when value.generated_at < v_now - interval '7 days' then 'stale'
@@ -171,11 +186,7 @@ begin
       select
         array_position(private.timeframes(), field.timeframe) as timeframe,
         case
-          when translate(field.generated_at, '123456789', '000000000')
-            = any(private.timestamp_shapes())
-            and field.generated_at between '1' and '3' collate "C"
-            and substr(field.generated_at, 12, 2) < '24' collate "C"
-            and substr(field.generated_at, 18, 2) < '60' collate "C"
+          when field.generated_at like '____-__-__T__:__:__%'
             and pg_input_is_valid(field.generated_at, 'timestamptz')
             then field.generated_at::timestamptz
         end as generated_at,
@@ -200,11 +211,7 @@ begin
             then field.take_profit::double precision
         end as take_profit,
         case
-          when translate(field.valid_until, '123456789', '000000000')
-            = any(private.timestamp_shapes())
-            and field.valid_until between '1' and '3' collate "C"
-            and substr(field.valid_until, 12, 2) < '24' collate "C"
-            and substr(field.valid_until, 18, 2) < '60' collate "C"
+          when field.valid_until like '____-__-__T__:__:__%'
             and pg_input_is_valid(field.valid_until, 'timestamptz')
             then field.valid_until::timestamptz
         end as valid_until
