@@ -35,6 +35,8 @@ def argument_names(body: bytes) -> frozenset[str]:
         pass
     except msgspec.DecodeError as error:
         raise invalid_body(str(error)) from None
+    except RecursionError:
+        raise invalid_body("it nests too deep") from None
     if body.lstrip()[:1] == b"[":
         raise not_implemented("a function call with an array of argument objects")
     raise invalid_body("the body must be a JSON object of the function's arguments")
