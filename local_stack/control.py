@@ -70,6 +70,7 @@ def up(
         if is_running(settings):
             progress(f"Stack {settings.name} is running already")
             _refresh(settings)
+            settings = StackSettings.load(settings.directory)
         else:
             started = _start(settings, progress, attached=attached)
         try:
@@ -215,7 +216,7 @@ def ports_of_other_stacks(settings: StackSettings) -> set[int]:
     """Return the ports that stacks beside this one have, running or not."""
     taken: set[int] = set()
     for path in Path(settings.state_root).glob("*/stack.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, StackError):
             other = StackSettings.load(path.parent)
             taken |= {other.api_port, other.database_port, *other.function_ports.values()}
     return taken
@@ -238,12 +239,16 @@ def _spawn(settings: StackSettings, *, attached: bool) -> subprocess.Popen[bytes
 def _refresh(settings: StackSettings) -> None:
     """Have the running supervisor start, restart and stop what changed in the repository."""
     running = StackSettings.load(settings.directory)
-    if set(function_names()) != set(running.function_ports):
-        with ports.reserved():
+    before = _read_status(settings).get("refreshes", 0)
+    with ports.reserved():
+        if set(function_names()) - set(running.function_ports):
             _add_function_ports(running).save()
-            _signal_supervisor(settings, signal.SIGHUP)
-    else:
         _signal_supervisor(settings, signal.SIGHUP)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while _read_status(settings).get("refreshes", 0) == before:
+            if not is_running(settings) or time.monotonic() > deadline:
+                _raise_for(settings, "supervisor", "it does not take in what changed")
+            time.sleep(POLL_S)
 
 
 def _stop(settings: StackSettings) -> bool:
@@ -289,7 +294,7 @@ def _wait_until_ready(
         ]
         if crashing:
             _raise_for(settings, crashing[0], "it keeps ending")
-        if supervisor is not None and supervisor.poll() is not None:
+        if supervisor.poll() is not None if supervisor is not None else not is_running(settings):
             _raise_for(settings, "supervisor", "it ended")
         if time.monotonic() > deadline:
             _raise_for(settings, min(waiting), f"it is not ready after {START_TIMEOUT_S:.0f} s")

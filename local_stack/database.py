@@ -43,6 +43,8 @@ host all all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
 """
 FREE_BYTES = 500_000_000
+PLATFORM_MARK = "platform.sha256"
+TEMPLATE_KEPT_S = 7 * 86_400
 
 
 def bubblewrap(data: Path, run: Path, *command: str) -> list[str]:
@@ -82,16 +84,32 @@ def prepare(settings: StackSettings) -> None:
         )
     make_socket_directory(settings)
     data = settings.data_directory
+    _refuse_older_platform(settings)
     if not (data / "PG_VERSION").exists():
         shutil.rmtree(data, ignore_errors=True)
         draft = data.with_name("data.new")
         shutil.rmtree(draft, ignore_errors=True)
         _run(["cp", "--archive", "--reflink=auto", str(_ensure_template()), str(draft)], "copy")
         draft.rename(data)
+    (settings.directory / PLATFORM_MARK).write_text(_platform_digest())
     (data / "postgresql.conf").write_text(configuration(settings))
     (data / "pg_hba.conf").write_text(HBA)
     # The server's process id counts only in its namespace, which ended with the last server.
     (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _platform_digest() -> str:
+    return hashlib.sha256(PLATFORM_SQL.read_bytes()).hexdigest()
+
+
+def _refuse_older_platform(settings: StackSettings) -> None:
+    mark = settings.directory / PLATFORM_MARK
+    has_data = (settings.data_directory / "PG_VERSION").exists()
+    if has_data and mark.exists() and mark.read_text() != _platform_digest():
+        raise StackError(
+            f"Cannot start stack {settings.name}: its database was made before platform.sql"
+            f" changed; make a new one with scripts/stack reset --name {settings.name}"
+        )
 
 
 def make_socket_directory(settings: StackSettings) -> None:
@@ -170,10 +188,8 @@ def _ensure_template() -> Path:
                 _apply_platform(data, run)
                 data.rename(template)
     for old in template.parent.glob("template-*"):
-        if old.is_dir() and old != template:
+        if old.is_dir() and old != template and time.time() - old.stat().st_mtime > TEMPLATE_KEPT_S:
             shutil.rmtree(old, ignore_errors=True)
-        elif old.suffix == ".lock" and old.stem != template.name:
-            old.unlink(missing_ok=True)
     return template
 
 

@@ -14,6 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_stack.errors import StackError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 JWT_SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"  # noqa: S105
 PUBLISHABLE_KEY = "sb_publishable_ACJWlzQHlZjBrEguHvfOxg_3BJgxAaH"
@@ -87,4 +89,11 @@ class StackSettings:
 
     @classmethod
     def load(cls, directory: Path) -> StackSettings:
-        return cls(**json.loads((directory / "stack.json").read_text()))
+        path = directory / "stack.json"
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise StackError(
+                f"Cannot read {path}: it holds no settings of a stack ({error}); delete the file"
+                " and start the stack again"
+            ) from None

@@ -88,6 +88,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._state = "starting"
+        self._refreshes = 0
 
     def request_stop(self) -> None:
         self._stop.set()
@@ -103,6 +104,8 @@ class Supervisor:
             asyncio.create_task(self._refresh_on_request()),
             asyncio.create_task(self._maintain()),
         ]
+        for task in background:
+            task.add_done_callback(self._stop_if_failed)
         try:
             await self._stop.wait()
         finally:
@@ -115,6 +118,11 @@ class Supervisor:
             await database_server.stop()
             self._state = "stopped"
             self._publish()
+
+    def _stop_if_failed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("The stack stops: %s", error, exc_info=error)
+            self._stop.set()
 
     async def _start_the_rest(self, database_server: Service) -> None:
         await database_server.ready.wait()
@@ -143,6 +151,7 @@ class Supervisor:
             if name not in self._services:
                 self._add(spec)
         self._state = "running"
+        self._refreshes += 1
         self._publish()
 
     def _dependents(self) -> list[ServiceSpec]:
@@ -175,6 +184,7 @@ class Supervisor:
         status = {
             "supervisor_pid": os.getpid(),
             "state": self._state,
+            "refreshes": self._refreshes,
             "updated_at": time.time(),
             "services": {name: service.describe() for name, service in self._services.items()},
         }

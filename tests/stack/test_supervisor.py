@@ -203,6 +203,37 @@ def test_a_migration_edited_after_it_was_applied_asks_for_a_reset(
         record.write_text(text)
 
 
+def test_a_database_of_an_older_platform_asks_for_a_reset(own_stack: StackSettings) -> None:
+    mark = own_stack.directory / database.PLATFORM_MARK
+    text = mark.read_text()
+    control.down(own_stack)
+    mark.write_text("another digest")
+    try:
+        with pytest.raises(StackError, match=r"platform\.sql changed.*scripts/stack reset"):
+            control.up(own_stack)
+    finally:
+        mark.write_text(text)
+        control.up(own_stack)
+
+
+def test_up_restarts_only_what_changed(own_stack: StackSettings) -> None:
+    before = {name: service(own_stack, name)["pid"] for name in ("database", "gateway")}
+    os.utime(own_stack.directory / "stack.json")
+
+    control.up(own_stack)
+
+    assert service(own_stack, "database")["pid"] == before["database"]
+    assert service(own_stack, "gateway")["pid"] != before["gateway"]
+    assert service(own_stack, "gateway")["state"] == "running"
+
+
+def test_unreadable_settings_are_named(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text('{"colour": "blue"}')
+
+    with pytest.raises(StackError, match=r"Cannot read .*stack\.json.*delete the file"):
+        StackSettings.load(tmp_path)
+
+
 def test_down_leaves_nothing_running_and_can_be_repeated(own_stack: StackSettings) -> None:
     control.up(own_stack)
     pids = descendants(supervisor_pid(own_stack))
