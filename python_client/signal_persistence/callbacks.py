@@ -126,7 +126,7 @@ class TaskDispatcher:
                 if task is not None and task.cancelling():
                     raise
                 self._failed()
-            except Exception:
+            except (Exception, SystemExit):
                 self._failed()
             finally:
                 self._running = 0
