@@ -44,27 +44,30 @@ export function elementsOf(text: string, span: Span): Span[] {
   return elements;
 }
 
-/** The strings and numbers inside a value, names included, and how deep brackets nest there. */
-export function* leavesOf(
-  text: string,
-  span: Span,
-): Generator<Span & { readonly kind: "string" | "number"; readonly depth: number }> {
+/** A string (a name or a value), a number, or the bracket that opens an object or an array. */
+export interface Token extends Span {
+  readonly kind: "string" | "number" | "open";
+  /** How many brackets are open here, its own included. */
+  readonly depth: number;
+}
+
+/** What a value is made of, without true, false and null; the text must be valid JSON. */
+export function* tokensOf(text: string, span: Span): Generator<Token> {
   let depth = 0;
   for (let index = span.start; index < span.end;) {
     const unit = text[index]!;
+    let token: Token | undefined;
     if (unit === '"') {
-      const end = endOfString(text, index);
-      yield { kind: "string", start: index, end, depth };
-      index = end;
+      token = { kind: "string", start: index, end: endOfString(text, index), depth };
     } else if (unit === "-" || (unit >= "0" && unit <= "9")) {
-      const end = endOfPlain(text, index);
-      yield { kind: "number", start: index, end, depth };
-      index = end;
-    } else {
-      if (unit === "{" || unit === "[") depth++;
-      if (unit === "}" || unit === "]") depth--;
-      index++;
+      token = { kind: "number", start: index, end: endOfPlain(text, index), depth };
+    } else if (unit === "{" || unit === "[") {
+      token = { kind: "open", start: index, end: index + 1, depth: ++depth };
+    } else if (unit === "}" || unit === "]") {
+      depth--;
     }
+    if (token !== undefined) yield token;
+    index = token?.end ?? index + 1;
   }
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { elementsOf, leavesOf, membersOf } from "./json_text.ts";
+import { elementsOf, membersOf, tokensOf } from "./json_text.ts";
 
 const whole = (text: string) => ({ start: 0, end: text.length });
 
@@ -21,13 +21,21 @@ Deno.test("elements are found as they were written", () => {
   assert.deepEqual(elementsOf("[\t]", whole("[\t]")), []);
 });
 
-Deno.test("leaves are the strings and numbers with the depth they are at", () => {
+Deno.test("tokens are the strings, numbers and opening brackets with the depth they are at", () => {
   const text = '{"a":[1,"[",{"b":-2e5}],"c":true}';
   assert.deepEqual(
-    [...leavesOf(text, whole(text))].map((
-      { start, end, depth },
-    ) => [text.slice(start, end), depth]),
-    [['"a"', 1], ["1", 2], ['"["', 2], ['"b"', 3], ["-2e5", 3], ['"c"', 1]],
+    [...tokensOf(text, whole(text))].map((it) => [it.kind, text.slice(it.start, it.end), it.depth]),
+    [
+      ["open", "{", 1],
+      ["string", '"a"', 1],
+      ["open", "[", 2],
+      ["number", "1", 2],
+      ["string", '"["', 2],
+      ["open", "{", 3],
+      ["string", '"b"', 3],
+      ["number", "-2e5", 3],
+      ["string", '"c"', 1],
+    ],
   );
 });
 

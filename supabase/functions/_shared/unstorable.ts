@@ -1,7 +1,7 @@
-import { leavesOf, type Span } from "./json_text.ts";
+import { type Span, tokensOf } from "./json_text.ts";
 
-/** Deeper than any metadata within its size limit; jsonb's parser gives up a little further on. */
-const DEEPEST = 1024;
+/** Far deeper than anyone nests metadata, and well before parsers on the way give up. */
+const DEEPEST = 512;
 
 /** PostgreSQL's numeric: digits after the point, the largest power of ten, and exponent to read. */
 const MOST_DECIMALS = 16_383;
@@ -14,12 +14,10 @@ const LARGEST_EXPONENT = 1_073_741_823;
  * a later one overrides, makes PostgreSQL refuse the whole document that holds it.
  */
 export function isUnstorable(text: string, span: Span): boolean {
-  for (const leaf of leavesOf(text, span)) {
-    if (leaf.depth > DEEPEST) return true;
-    const literal = text.slice(leaf.start, leaf.end);
-    if (leaf.kind === "string" ? isUnstorableString(literal) : isUnstorableNumber(literal)) {
-      return true;
-    }
+  for (const { kind, start, end, depth } of tokensOf(text, span)) {
+    if (depth > DEEPEST) return true;
+    if (kind === "string" && isUnstorableString(text.slice(start, end))) return true;
+    if (kind === "number" && isUnstorableNumber(text.slice(start, end))) return true;
   }
   return false;
 }

@@ -52,8 +52,11 @@ async function ingest(
   return new Response(answer, { headers: { "content-type": "application/json" } });
 }
 
-/** What PostgreSQL says of JSON text that jsonb cannot hold: it refuses all of it, not one item. */
-const UNREADABLE: ReadonlySet<string> = new Set(["22P02", "22P05", "22003", "54001"]);
+/**
+ * What PostgREST (PGRST102) and PostgreSQL say of JSON text that they cannot hold. They refuse all
+ * of it, before anything is stored.
+ */
+const UNREADABLE: ReadonlySet<string> = new Set(["PGRST102", "22P02", "22P05", "22003", "54001"]);
 
 function isUnreadable(error: unknown): error is ApiError {
   return error instanceof ApiError && UNREADABLE.has(error.sqlstate ?? "");

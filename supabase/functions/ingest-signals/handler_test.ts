@@ -120,6 +120,7 @@ Deno.test("what jsonb cannot hold is found after the database refuses the batch 
   for (
     const [code, bad, reason] of [
       ["22P05", hidden, "invalid_symbol"],
+      ["PGRST102", hidden.replace("\\u0000", "\\ud800"), "invalid_symbol"],
       ["22003", tiny, "invalid_confidence"],
     ] as const
   ) {
