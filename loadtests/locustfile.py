@@ -16,12 +16,12 @@ from typing import Any
 
 import gevent
 from locust import FastHttpUser, LoadTestShape, constant_throughput, events, task
-from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import WorkerRunner
 
-from loadtests.profiles import PROFILES, Measured, Profile, Thresholds, scaled, violations
+from loadtests import options
+from loadtests.profiles import Measured, Profile, violations
 from loadtests.project import (
     Account,
     Keys,
@@ -62,51 +62,13 @@ counters = Counters()
 
 
 def profile_of(environment: Environment) -> Profile:
-    """Return the profile that the command line asks for; raise ValueError if it cannot be."""
-    options = environment.parsed_options
-    if options is None:
+    """Return the profile that the command line asks for."""
+    if environment.parsed_options is None:
         raise ValueError("Cannot choose a profile: locust has parsed no options")
-    chosen = scaled(PROFILES[options.load_profile], options.scale)
-    names = ("seconds", "warm_up_seconds", "ingesting_users", "querying_users")
-    changes: dict[str, Any] = {
-        name: getattr(options, name) for name in names if getattr(options, name) is not None
-    }
-    limits = {
-        field.name: getattr(options, f"limit_{field.name}")
-        for field in dataclasses.fields(Thresholds)
-        if getattr(options, f"limit_{field.name}") is not None
-    }
-    thresholds = dataclasses.replace(chosen.thresholds, **limits)
-    return dataclasses.replace(chosen, thresholds=thresholds, **changes)
+    return options.profile_of(environment.parsed_options)
 
 
-@events.init_command_line_parser.add_listener
-def add_options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Signal Persistence load")
-    group.add_argument(
-        "--load-profile",
-        choices=list(PROFILES),
-        default="sustained",
-        env_var="SIGNAL_LOAD_PROFILE",
-        help="sustained: 100k signals/min; burst: 1M/min; both 300 s. smoke: a few for 5 s",
-    )
-    group.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        env_var="SIGNAL_LOAD_SCALE",
-        help="multiplies the profile's rates (default 1)",
-    )
-    group.add_argument("--seconds", type=float, help="length of the measured part")
-    group.add_argument("--warm-up-seconds", type=float, help="length of the part before it")
-    group.add_argument("--ingesting-users", type=int, help="accounts that send signals")
-    group.add_argument("--querying-users", type=int, help="accounts that read signals")
-    group.add_argument("--keep-accounts", action="store_true", help="do not delete them at the end")
-    for field in dataclasses.fields(Thresholds):
-        option = field.name.replace("_", "-")
-        group.add_argument(
-            f"--{option}", dest=f"limit_{field.name}", type=float, help=f"threshold: {option}"
-        )
+events.init_command_line_parser.add_listener(options.add_options)
 
 
 @events.init.add_listener
@@ -162,8 +124,8 @@ class ProjectUser(FastHttpUser):
         self.source = SignalSource(self.account.trader_id, next(counters.seeds))
 
     def on_stop(self) -> None:
-        options = self.environment.parsed_options
-        if self.prepared and options is not None and not options.keep_accounts:
+        parsed = self.environment.parsed_options
+        if self.prepared and parsed is not None and not parsed.keep_accounts:
             delete_account(self._call, self.keys, self.account)
 
     def send(self, size: int) -> None:
