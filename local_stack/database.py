@@ -142,7 +142,6 @@ def configuration(settings: StackSettings) -> str:
         "wal_level": "logical",
         "max_wal_size": "8GB",
         "min_wal_size": "512MB",
-        "wal_compression": "lz4",
         "checkpoint_timeout": "10min",
         "max_wal_senders": "20",
         "max_replication_slots": "20",
