@@ -45,7 +45,7 @@ from local_stack.settings import StackSettings
 POOL_SIZE = 4
 MAX_USERS_PER_PAGE = 1000
 ADMIN_ROLES = {"service_role", "supabase_admin"}
-_READ_WRITE = Begin(read_only=False, settings=())
+_READ_WRITE = Begin(read_only=False, settings={})
 
 
 @dataclass(frozen=True, slots=True)

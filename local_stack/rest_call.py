@@ -53,8 +53,7 @@ async def _call_scalar(exchange: Exchange, call: Call) -> web.Response:
     sql = f"select {value}::text as body, {OUTPUT_SQL} {call.from_sql}"
     read_only = exchange.request.method != "POST" or not function.volatile
     begin = exchange.begin(read_only=read_only, function=function)
-    async with exchange.pool.transaction(begin) as connection:
-        [row] = await connection.fetch(sql, *call.parameters)
+    row = await exchange.pool.run(begin, sql, call.parameters)
     answer = Answer(200, row["body"] or "null", exchange.accepted.content_type)
     answer.headers["Content-Range"] = "0-0/*"
     if function.returns_void:
@@ -71,4 +70,4 @@ def _rows(call: Call, query: Query) -> Source:
         raise not_implemented("select, filters and order on a function that returns plain values")
     alias = quote(function.name)
     from_sql = f"from (select t.* {call.from_sql} offset 0) as {alias}"
-    return Source(from_sql, alias, columns, call.parameters)
+    return Source(from_sql, alias, columns, call.parameters, function.columns is None)

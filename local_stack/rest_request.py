@@ -140,23 +140,19 @@ def begin(
     function: Function | None = None,
 ) -> Begin:
     """Say how this request's transaction starts, with the settings that PostgREST gives one."""
-    settings = [
-        ("search_path", search_path),
-        ("role", caller.role),
-        ("request.jwt.claims", caller.claims_json),
-        ("request.method", request.method),
-        ("request.path", request.path.removeprefix("/rest/v1")),
-        ("request.headers", _headers_json(request)),
-        ("request.cookies", _cookies_json(request)),
-    ]
-    role_settings = schema.role_settings.get(caller.role)
-    if role_settings or (function and function.settings):
-        extra = {**(role_settings or {}), **(function.settings if function else {})}
-        isolation = extra.pop("default_transaction_isolation", None)
-        settings.extend(extra.items())
-    else:
-        isolation = None
-    return Begin(read_only, settings, isolation)
+    settings = {
+        "search_path": search_path,
+        "role": caller.role,
+        "request.jwt.claims": caller.claims_json,
+        "request.method": request.method,
+        "request.path": request.path.removeprefix("/rest/v1"),
+        "request.headers": _headers_json(request),
+        "request.cookies": _cookies_json(request),
+        **schema.role_settings.get(caller.role, {}),
+    }
+    if function is not None:
+        settings |= function.settings
+    return Begin(read_only, settings)
 
 
 def _headers_json(request: web.Request) -> str:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from local_stack.rest_pool import Pool
+from local_stack.rest_pool import Begin, Pool
 
 MIN_RELOAD_INTERVAL_SECONDS = 0.5
-ISOLATION_LEVELS = {"serializable", "repeatable read", "read committed"}
+# An empty path makes the catalog's type names complete: `private.mood`, `extensions.citext`.
+_CATALOG_READ = Begin(read_only=True, settings={"role": "none", "search_path": ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,6 @@ class Function:
     columns: Mapping[str, str] | None
     """Column name → type of a function that returns rows; None if it returns plain values."""
     settings: Mapping[str, str]
-
-    @property
-    def isolation(self) -> str | None:
-        level = self.settings.get("default_transaction_isolation")
-        return level if level in ISOLATION_LEVELS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +99,7 @@ class SchemaCache:
 
     async def _load(self) -> None:
         generation = self._generation
-        async with self._pool.connection() as connection:
+        async with self._pool.transaction(_CATALOG_READ) as connection:
             functions = await connection.fetch(_FUNCTIONS_SQL, list(self._schemas))
             relations = await connection.fetch(_RELATIONS_SQL, list(self._schemas))
             roles = await connection.fetch(_ROLE_SETTINGS_SQL)
@@ -188,7 +184,7 @@ def _relation(row: asyncpg.Record) -> Relation:
 
 def _settings(entries: list[str] | None) -> dict[str, str]:
     """Turn `name=value` entries into a mapping of those that a transaction is given."""
-    hoisted = {"statement_timeout", "lock_timeout", "default_transaction_isolation"}
+    hoisted = {"statement_timeout", "lock_timeout"}
     pairs = (entry.partition("=") for entry in entries or ())
     return {name: value for name, _, value in pairs if name in hoisted}
 
@@ -262,5 +258,5 @@ _ROLE_SETTINGS_SQL = """
 select r.rolname, s.setconfig as settings
 from pg_catalog.pg_db_role_setting as s
 join pg_catalog.pg_roles as r on r.oid = s.setrole
-where s.setdatabase = 0 and pg_has_role(current_user, r.oid, 'member')
+where s.setdatabase = 0 and pg_has_role(session_user, r.oid, 'member')
 """

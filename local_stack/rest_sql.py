@@ -25,7 +25,7 @@ _IS_SQL = {
 _CSV_BODY = (
     "(select coalesce(string_agg(a.k, ','), '') from (select json_object_keys(r)::text as k from "
     "(select row_to_json(h) as r from source as h limit 1) as s) as a) || e'\\n' || "
-    "coalesce(string_agg(substring(_t::text, 2, length(_t::text) - 2), e'\\n'), '')"
+    "coalesce(string_agg(substring(_row::text, 2, length(_row::text) - 2), e'\\n'), '')"
 )
 
 
@@ -37,6 +37,8 @@ class Source:
     alias: str
     columns: Mapping[str, str]
     parameters: tuple[str, ...] = ()
+    plain_values: bool = False
+    """True if the rows are the values of a function, in one column named `value`."""
 
     @classmethod
     def of_relation(cls, relation: Relation) -> Source:
@@ -167,26 +169,25 @@ def read(
             total = f"(select count(*) from (select 1 {rows} limit {max_rows + 1}) as c)"
         case _:
             total = "null::bigint"
+    shown = body(accepted, plain_values=source.plain_values)
     sql = (
         f"with source as (select {selected} {rows} {order} {window}) "
-        f"select {body(accepted)} as body, count(*) as page_total, {total} as total, "
-        f"{OUTPUT_SQL} from source as _t"
+        f"select {shown} as body, count(*) as page_total, {total} as total, "
+        f"{OUTPUT_SQL} from source as _row"
     )
     return Statement(sql, tuple(builder.parameters), f"select 1 {rows}", count_parameters)
 
 
-def body(accepted: Accepted) -> str:
-    """Return the SQL that makes the response's text of the rows `_t` of `source`."""
+def body(accepted: Accepted, *, plain_values: bool = False) -> str:
+    """Return the SQL that makes the response's text of the rows `_row` of `source`."""
     if accepted.media_type == CSV:
         return _CSV_BODY
-    rows = "json_agg(_t)"
+    rows = "json_agg(_row.value)" if plain_values else "json_agg(_row)"
     if accepted.strip_nulls:
         rows = f"json_strip_nulls({rows})"
-    return (
-        f"coalesce({rows} -> 0, 'null')::text"
-        if accepted.single
-        else f"coalesce({rows}, '[]')::text"
-    )
+    if accepted.single or accepted.one_row:
+        return f"coalesce({rows} -> 0, 'null')::text"
+    return f"coalesce({rows}, '[]')::text"
 
 
 def insert(
@@ -263,7 +264,7 @@ def _mutation(
     statement = (
         f"with source as ({sql} returning {selected}) "
         f"select {result} as body, count(*) as page_total, null::bigint as total, {OUTPUT_SQL} "
-        "from source as _t"
+        "from source as _row"
     )
     return Statement(statement, tuple(builder.parameters))
 
