@@ -1,0 +1,308 @@
+"""What a query sends, how it pages, and what it does when the service fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import httpx
+import msgspec
+import pytest
+import respx
+
+from signal_persistence.caller import Caller, pause_before
+from signal_persistence.credentials import AccessToken
+from signal_persistence.errors import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    InvalidQueryError,
+    TransportError,
+    UnavailableError,
+)
+from signal_persistence.query import AsyncSignalQuery, SignalQuery, query_parameters
+from signal_persistence.reading import SignalFilter
+from signal_persistence.signal import StoredSignal
+
+URL = "http://project.test"
+EDGE = f"{URL}/functions/v1/query-signals"
+RPC = f"{URL}/rest/v1/rpc/query_signals"
+TRADER = UUID("0190b5a6-0000-7000-8000-000000000001")
+SIGNAL: dict[str, Any] = {
+    "signal_id": "0190b5a6-0000-8000-8000-000000000002",
+    "seq": 7,
+    "trader_id": str(TRADER),
+    "symbol": "BTC-USD",
+    "timeframe": "15m",
+    "generated_at": "2026-01-05T10:15:00.123456+00:00",
+    "action": "enter_long",
+    "confidence": 1,
+    "price": 43548.7734375,
+    "stop_loss": None,
+    "take_profit": 44000,
+    "valid_until": None,
+    "metadata": {"rsi": 28.5},
+}
+
+
+class Naps:
+    """Sleep and randomness for a caller: remembers the pauses and takes no time."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+class Renewable:
+    """Credentials that count how often a new token was asked for."""
+
+    def __init__(self) -> None:
+        self.renewed = 0
+
+    async def access_token(self, *, refresh: bool = False) -> str:
+        self.renewed += refresh
+        return f"token-{self.renewed}"
+
+
+def page(*signals: dict[str, Any], cursor: str | None = None, last_seq: int = 7) -> httpx.Response:
+    return httpx.Response(
+        200, json={"signals": list(signals), "next_cursor": cursor, "last_seq": last_seq}
+    )
+
+
+def failure(status: int, code: str, **headers: str) -> httpx.Response:
+    return httpx.Response(
+        status, json={"code": code, "message": "Cannot.", "request_id": "x"}, headers=headers
+    )
+
+
+@pytest.fixture
+def naps() -> Naps:
+    return Naps()
+
+
+@pytest.fixture
+def credentials() -> Renewable:
+    return Renewable()
+
+
+@pytest.fixture
+def query(naps: Naps, credentials: Renewable) -> AsyncSignalQuery:
+    caller = Caller(URL, "key", credentials, attempts=4, sleep=naps, randomness=lambda: 1.0)
+    return AsyncSignalQuery(URL, "key", credentials, caller=caller)
+
+
+async def test_a_page_is_decoded_into_typed_signals(
+    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+) -> None:
+    respx_mock.post(EDGE).mock(return_value=page(SIGNAL, cursor="more", last_seq=9))
+    answer = await query.page()
+    assert answer.next_cursor == "more"
+    assert answer.last_seq == 9
+    assert answer.signals == (
+        StoredSignal(
+            signal_id=UUID(SIGNAL["signal_id"]),
+            seq=7,
+            trader_id=TRADER,
+            symbol="BTC-USD",
+            timeframe="15m",
+            generated_at=datetime(2026, 1, 5, 10, 15, 0, 123456, UTC),
+            action="enter_long",
+            confidence=1.0,
+            price=43548.7734375,
+            take_profit=44000.0,
+            metadata={"rsi": 28.5},
+        ),
+    )
+
+
+async def test_everything_asked_for_is_sent_under_the_names_of_the_database_function(
+    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+) -> None:
+    route = respx_mock.post(EDGE).mock(return_value=page())
+    east = timezone(timedelta(hours=9))
+    await query.page(
+        traders=[TRADER, str(TRADER).upper()],
+        symbols=iter(["ES", "BTC-USD"]),
+        timeframes=["1h"],
+        actions={"exit_long"},
+        min_confidence=0.5,
+        from_=datetime(2026, 1, 5, tzinfo=UTC),
+        to=datetime(2026, 1, 6, 9, tzinfo=east),
+        after_seq=0,
+        sort="seq",
+        page_size=5,
+        cursor="c",
+    )
+    request = route.calls.last.request
+    assert msgspec.json.decode(request.content) == {
+        "traders": [str(TRADER)],
+        "symbols": ["BTC-USD", "ES"],
+        "timeframes": ["1h"],
+        "actions": ["exit_long"],
+        "min_confidence": 0.5,
+        "from": "2026-01-05T00:00:00+00:00",
+        "to": "2026-01-06T00:00:00+00:00",
+        "after_seq": 0,
+        "sort": "seq",
+        "page_size": 5,
+        "cursor": "c",
+    }
+    assert request.headers["authorization"] == "Bearer token-0"
+    assert request.headers["apikey"] == "key"
+
+
+async def test_all_pages_are_followed_to_the_last(
+    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+) -> None:
+    first, second, third = ({**SIGNAL, "seq": seq} for seq in (1, 2, 3))
+    route = respx_mock.post(EDGE)
+    route.side_effect = [page(first, second, cursor="c2"), page(third)]
+    seqs = [signal.seq async for signal in query.signals(symbols=iter(["BTC-USD"]))]
+    assert seqs == [1, 2, 3]
+    sent = [msgspec.json.decode(call.request.content) for call in route.calls]
+    assert sent == [
+        {"symbols": ["BTC-USD"], "page_size": 1000},
+        {"symbols": ["BTC-USD"], "page_size": 1000, "cursor": "c2"},
+    ]
+
+
+def test_the_blocking_face_pages_the_same_way(respx_mock: respx.MockRouter) -> None:
+    respx_mock.post(RPC).side_effect = [page({**SIGNAL, "seq": 1}, cursor="c"), page(SIGNAL)]
+    with SignalQuery(URL, "key", AccessToken("t"), transport="rpc") as query:
+        assert [signal.seq for signal in query.signals()] == [1, 7]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        lambda: failure(503, "unavailable"),
+        lambda: failure(429, "unavailable"),
+        lambda: failure(500, "internal"),
+        lambda: httpx.ConnectError("refused"),
+        lambda: httpx.ReadTimeout("slow"),
+        lambda: httpx.RemoteProtocolError("cut"),
+    ],
+)
+async def test_a_failure_that_may_pass_is_tried_again_after_growing_pauses(
+    respx_mock: respx.MockRouter,
+    query: AsyncSignalQuery,
+    naps: Naps,
+    problem: Callable[[], httpx.Response | Exception],
+) -> None:
+    respx_mock.post(EDGE).side_effect = [problem(), problem(), page(SIGNAL)]
+    assert len((await query.page()).signals) == 1
+    assert naps.seconds == [0.1, 0.2]
+
+
+async def test_retry_after_is_the_least_pause(
+    respx_mock: respx.MockRouter, query: AsyncSignalQuery, naps: Naps
+) -> None:
+    busy = failure(503, "unavailable", **{"retry-after": "2"})
+    respx_mock.post(EDGE).side_effect = [busy, page(SIGNAL)]
+    await query.page()
+    assert naps.seconds == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("problem", "raised"),
+    [
+        (failure(503, "unavailable"), UnavailableError),
+        (httpx.ConnectError("refused"), TransportError),
+    ],
+)
+async def test_the_last_failure_is_raised_when_attempts_run_out(
+    respx_mock: respx.MockRouter,
+    query: AsyncSignalQuery,
+    problem: httpx.Response | Exception,
+    raised: type[Exception],
+) -> None:
+    route = respx_mock.post(EDGE)
+    route.side_effect = [problem] * 4
+    with pytest.raises(raised):
+        await query.page()
+    assert route.call_count == 4
+
+
+async def test_a_refused_token_is_renewed_once(
+    respx_mock: respx.MockRouter, query: AsyncSignalQuery, credentials: Renewable
+) -> None:
+    route = respx_mock.post(EDGE)
+    route.side_effect = [failure(401, "unauthorized"), page(SIGNAL)]
+    await query.page()
+    assert route.calls.last.request.headers["authorization"] == "Bearer token-1"
+    route.side_effect = [failure(401, "unauthorized")] * 2
+    with pytest.raises(AuthenticationError):
+        await query.page()
+    assert credentials.renewed == 2
+
+
+async def test_a_definite_error_is_raised_at_once(
+    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+) -> None:
+    route = respx_mock.post(EDGE).mock(return_value=failure(400, "invalid_cursor"))
+    with pytest.raises(ApiError) as caught:
+        await query.page(cursor="not one of ours")
+    assert caught.value.code == "invalid_cursor"
+    assert route.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"symbols": []}, "no symbols"),
+        ({"symbols": "ES"}, "pass a list"),
+        ({"symbols": ["no spaces"]}, "no signal can have it"),
+        ({"timeframes": ["7m"]}, "no signal can have it"),
+        ({"actions": ["buy"]}, "no signal can have it"),
+        ({"traders": ["me"]}, "not a UUID"),
+        ({"traders": [UUID(int=n) for n in range(101)]}, "at most 100"),
+        ({"min_confidence": 1.5}, "from 0 to 1"),
+        ({"min_confidence": float("nan")}, "from 0 to 1"),
+        ({"from_": datetime(2026, 1, 5)}, "time zone"),
+    ],
+)
+def test_a_filter_that_cannot_work_is_refused_before_anything_is_sent(
+    options: Any, sentence: str
+) -> None:
+    with pytest.raises(InvalidQueryError, match=sentence):
+        query_parameters(options)
+
+
+def test_an_unknown_transport_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'edge' or 'rpc'"):
+        AsyncSignalQuery(URL, "key", AccessToken("t"), transport="carrier pigeon")  # type: ignore[arg-type]
+
+
+def test_pauses_are_jittered_and_bounded() -> None:
+    assert [pause_before(attempt, lambda: 1.0) for attempt in (1, 2, 3, 9, 10_000)] == [
+        0.1,
+        0.2,
+        0.4,
+        3.0,
+        3.0,
+    ]
+    assert pause_before(3, lambda: 0.25) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ({}, True),
+        ({"traders": [TRADER]}, True),
+        ({"traders": [UUID(int=1)]}, False),
+        ({"symbols": ["BTC-USD", "ES"]}, True),
+        ({"symbols": ["ES"]}, False),
+        ({"timeframes": ["1h"]}, False),
+        ({"actions": ["exit_long"]}, False),
+        ({"min_confidence": 1.0}, True),
+        ({"symbols": ["BTC-USD"], "actions": ["exit_long"]}, False),
+    ],
+)
+def test_a_filter_tells_what_the_database_would(wanted: Any, matches: bool) -> None:
+    signal = StoredSignal.from_json(msgspec.json.encode(SIGNAL))
+    assert SignalFilter.of(**wanted).matches(signal) is matches
