@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -38,6 +39,8 @@ class IntrusionReport:
 
 def intrude(endpoint: Endpoint, intruder: DemoAccount, owner: DemoAccount) -> IntrusionReport:
     """Read, follow and write the signals of `owner` as `intruder`."""
+    # The refusals are what is looked for: they are no news.
+    logging.getLogger("signal_persistence").setLevel(logging.ERROR)
     return asyncio.run(_intrude(endpoint, intruder, owner))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections import Counter
@@ -35,6 +36,8 @@ class PublisherJob:
 
 def publish(job: PublisherJob, messages: Queue[Message], start: Event) -> None:
     """The main function of the process: wait for the start, publish, send the result."""
+    # Refusals are part of the plan and are counted; a warning for each would bury the progress.
+    logging.getLogger("signal_persistence").setLevel(logging.ERROR)
     try:
         messages.put(_publish(job, messages, start))
     except Exception:

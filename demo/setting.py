@@ -12,6 +12,7 @@ from uuid import UUID
 
 import httpx
 
+from demo.display import say
 from demo.plan import TIERS, TRADERS, DemoAccount, Endpoint
 from signal_persistence import PasswordCredentials, SignalClient
 
@@ -24,9 +25,18 @@ class DemoError(Exception):
 
 
 def start_stack() -> Endpoint:
-    """Bring the stack of the demonstration up, or find it running, and say where it is."""
-    if subprocess.run([STACK, "up", "--name", STACK_NAME], stdout=sys.stderr).returncode:
-        raise DemoError("Cannot start the local stack: see above; scripts/stack logs says more.")
+    """Bring the stack of the demonstration up, or find it running, and say where it is.
+
+    It holds nothing but earlier demonstrations, so what cannot start, because a migration was
+    edited after it was applied for example, starts again from an empty database.
+    """
+    if not _stack("up"):
+        say("Starting again from an empty database: the earlier demonstrations are deleted")
+        if not _stack("reset"):
+            raise DemoError(
+                "Cannot start the local stack: the reason is above; "
+                f"scripts/stack logs --name {STACK_NAME} says more."
+            )
     answer = subprocess.run(
         [STACK, "status", "--json", "--name", STACK_NAME], stdout=subprocess.PIPE, check=True
     )
@@ -36,7 +46,12 @@ def start_stack() -> Endpoint:
 
 def stop_stack() -> None:
     """Take the stack of the demonstration down; its data stay for the next time."""
-    subprocess.run([STACK, "down", "--name", STACK_NAME], stdout=sys.stderr, check=False)
+    _stack("down")
+
+
+def _stack(verb: str) -> bool:
+    command = [str(STACK), verb, "--name", STACK_NAME]
+    return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
 
 
 def open_accounts(endpoint: Endpoint) -> dict[str, DemoAccount]:

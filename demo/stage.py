@@ -13,7 +13,7 @@ from queue import Empty
 from typing import Any, Final
 
 from demo.checks import Evidence
-from demo.display import Display, Progress
+from demo.display import Display, Progress, say
 from demo.follower import NAME as FOLLOWER
 from demo.follower import Finish, FollowerJob, follow
 from demo.isolation import intrude
@@ -60,7 +60,8 @@ def perform(
     ) as processes:
         progress = Progress({plan.name: plan.tier for plan in plans})
         hall = _Hall(messages, processes, progress, display)
-        hall.until(lambda: len(hall.ready) == len(processes))
+        say("Waiting until every process is ready and every subscriber is live")
+        hall.until(lambda: len(hall.ready) == len(processes), show=False)
         began = datetime.now(UTC)
         hall.progress.started_at = time.monotonic()
         start.set()
@@ -107,7 +108,7 @@ class _Hall:
         self.published: list[PublisherResult] = []
         self.followed: FollowerResult | None = None
 
-    def until(self, reached: Callable[[], bool]) -> None:
+    def until(self, reached: Callable[[], bool], *, show: bool = True) -> None:
         """Take messages in until `reached`; raise DemoError when a process fails or is silent."""
         heard_at = time.monotonic()
         while not reached():
@@ -116,7 +117,8 @@ class _Hall:
                 heard_at = time.monotonic()
             except Empty:
                 self._look_after_processes(time.monotonic() - heard_at)
-            self._display.update(self.progress)
+            if show:
+                self._display.update(self.progress)
 
     def _take_in(self, message: Message) -> None:
         match message:
