@@ -50,10 +50,10 @@ comment on column private.accounts.minute_started is 'The minute that minute_use
 -- The clock of quotas and windows: one place, so that a test can set it.
 create function private.clock()
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = ''
-as 'select pg_catalog.now()';
+as 'begin return pg_catalog.now(); end';
 
 comment on function private.clock is 'The time that quotas and clock windows go by.';
 
@@ -82,11 +82,13 @@ comment on function private.raise_error is
 
 create function private.has_scope(scope text)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select coalesce(has_scope.scope = any(string_to_array(auth.jwt() ->> 'scope', ' ')), true)
+begin
+  return coalesce(has_scope.scope = any(string_to_array(auth.jwt() ->> 'scope', ' ')), true);
+end
 $$;
 
 comment on function private.has_scope is

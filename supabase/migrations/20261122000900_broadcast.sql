@@ -37,7 +37,7 @@ $$;
 comment on function private.broadcast_payload is
 'What is broadcast of a batch: its seq range, and the signals themselves when they fit in 64 KB.';
 
-create function private.broadcast_batches()
+create function private.broadcast_batch()
 returns trigger
 language plpgsql
 security definer
@@ -45,30 +45,25 @@ set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-  v_batch private.batches;
-  v_account_id uuid;
-  v_payload jsonb;
+  v_account_id uuid := (
+    select account.account_id from private.accounts as account
+    where account.account_no = new.account_no);
+  v_payload jsonb := private.broadcast_payload(v_account_id, new);
   v_trader_id uuid;
 begin
-  for v_batch in select * from inserted where inserted.first_seq is not null loop
-    select account.account_id into v_account_id
-    from private.accounts as account where account.account_no = v_batch.account_no;
-    v_payload := private.broadcast_payload(v_account_id, v_batch);
+  perform realtime.send(
+    v_payload, 'signals_ingested', 'account:' || v_account_id || ':signals', true);
+  for v_trader_id in
+    select trader.trader_id from private.traders as trader
+    where trader.account_no = new.account_no and trader.own_channel and exists (
+      select from private.signals as signal
+      where signal.account_no = new.account_no
+        and signal.trader_no = trader.trader_no
+        and signal.seq between new.first_seq and new.last_seq
+        and signal.generated_at between new.first_generated_at and new.last_generated_at)
+  loop
     perform realtime.send(
-      v_payload, 'signals_ingested', 'account:' || v_account_id || ':signals', true);
-    for v_trader_id in
-      select trader.trader_id from private.traders as trader
-      where trader.account_no = v_batch.account_no and trader.own_channel and exists (
-        select from private.signals as signal
-        where signal.account_no = v_batch.account_no
-          and signal.trader_no = trader.trader_no
-          and signal.seq between v_batch.first_seq and v_batch.last_seq
-          and signal.generated_at
-            between v_batch.first_generated_at and v_batch.last_generated_at)
-    loop
-      perform realtime.send(
-        v_payload - 'signals', 'signals_ingested', 'trader:' || v_trader_id || ':signals', true);
-    end loop;
+      v_payload - 'signals', 'signals_ingested', 'trader:' || v_trader_id || ':signals', true);
   end loop;
   return null;
 exception
@@ -78,10 +73,11 @@ exception
 end
 $$;
 
-comment on function private.broadcast_batches is
+comment on function private.broadcast_batch is
 'Sends a batch to the private topic of its account, and of its traders that have their own channel.';
 
-create trigger broadcast_answered_batches
+-- One row is one batch, so a row trigger sends once a batch; a transition table would only cost.
+create trigger broadcast_stored_batch
 after insert on private.batches
-referencing new table as inserted
-for each statement execute function private.broadcast_batches();
+for each row when (new.first_seq is not null)
+execute function private.broadcast_batch();
