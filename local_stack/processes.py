@@ -54,12 +54,12 @@ class RotatingLog:
         self._file = path.open("ab", buffering=0)
 
     def write(self, data: bytes) -> None:
-        if self._file.tell() + len(data) > self._limit and self._file.tell():
-            self._file.close()
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
-            self._file = self._path.open("ab", buffering=0)
-        # A full disk must not end the supervisor: the log line is lost, the service is not.
+        # A full disk must not stop the service: its output is lost, but it is taken from the pipe.
         with contextlib.suppress(OSError):
+            if self._file.tell() and self._file.tell() + len(data) > self._limit:
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+                full, self._file = self._file, self._path.open("ab", buffering=0)
+                full.close()
             self._file.write(data)
 
     def close(self) -> None:

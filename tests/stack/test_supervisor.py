@@ -366,3 +366,11 @@ def test_a_log_stays_within_its_bound_and_keeps_whole_lines(tmp_path: Path) -> N
     assert max(sizes.values()) <= 1000
     kept = (tmp_path / "service.log.1").read_text() + (tmp_path / "service.log").read_text()
     assert kept.splitlines() == [f"line {number:04}" for number in range(100, 250)]
+
+
+def test_a_log_on_a_full_disk_does_not_fail() -> None:
+    log = RotatingLog(Path("/dev/full"))
+
+    log.write(b"lost\n")
+
+    log.close()
