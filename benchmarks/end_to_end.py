@@ -3,7 +3,7 @@
 A stack of its own (fsync on) runs on this machine with everything else. Producer processes publish
 at the given rate through the public client; afterwards every signal is read back over a direct
 connection and compared with the journals of the processes. Accounts start at random moments within
-one linger, as traders do; a warm-up of 3 s, of which nothing counts, goes before. The figures:
+one linger, as traders do; a short warm-up, of which nothing counts, goes before. The figures:
 
 ack_ms          from sending a request to its verdict, which comes after the commit, per request;
                 ack_ms_per_signal counts a request once for each of its signals
@@ -32,6 +32,7 @@ from benchmarks.project import Project, bench_project, say
 from benchmarks.publishing import Published, PublishPlan, publish
 from benchmarks.report import MINIMUM_RUNS, machine, medians, percentiles, write
 from benchmarks.stored import Comparison, compare
+from local_stack.errors import StackError
 
 P95_LIMIT_MS = 10.0
 P99_LIMIT_MS = 50.0
@@ -41,7 +42,6 @@ RATE_KEPT = 0.98
 SEARCH_FACTOR = 1.5
 CLOSE_ENOUGH = 1.1
 LINGER_SECONDS = 0.1
-WARM_UP_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Run:
 def main(argv: list[str]) -> int:
     options = _parse(argv)
     random.seed(options.seed)
-    with bench_project() as project:
-        _run(project, options, options.rate, WARM_UP_SECONDS)
+    with bench_project(options.stack_name) as project:
+        _run(project, options, options.rate, options.warm_up_seconds)
         runs = []
         for number in range(options.runs):
             runs.append(_run(project, options, options.rate, options.seconds))
@@ -109,6 +109,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--search-steps", type=int, default=8, help="0 skips the search upward")
     parser.add_argument("--search-seconds", type=float, default=10, help="length of each step")
     parser.add_argument("--naive-seconds", type=float, default=10)
+    parser.add_argument("--warm-up-seconds", type=float, default=3, help="of a run not counted")
+    parser.add_argument("--stack-name", default="bench", help="of the stack made for this")
     parser.add_argument("--seed", type=int, default=1, help="of when each account starts")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args(argv)
@@ -226,7 +228,7 @@ def _report(
         "ok": not failed,
         "failed": failed,
         "asked": {"rate_per_min": options.rate, "seconds": options.seconds},
-        "warm_up_seconds": WARM_UP_SECONDS,
+        "warm_up_seconds": options.warm_up_seconds,
         "seed": options.seed,
         "accounts": options.accounts,
         "processes": options.processes,
@@ -240,4 +242,7 @@ def _report(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except StackError as error:
+        sys.exit(str(error))

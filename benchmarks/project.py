@@ -13,6 +13,7 @@ import httpx
 from benchmarks.publishing import Target
 from loadtests.project import Call, Keys, ProjectError, create_account
 from local_stack import control, ports
+from local_stack.errors import StackError
 from local_stack.settings import PUBLISHABLE_KEY, SECRET_KEY, StackSettings
 
 
@@ -36,12 +37,17 @@ class Project:
 
 
 @contextmanager
-def bench_project() -> Iterator[Project]:
-    """Start an empty, durable stack of the name `bench`; remove it at the end."""
-    fresh = StackSettings(name="bench")
+def bench_project(name: str = "bench") -> Iterator[Project]:
+    """Start an empty, durable stack; remove it at the end."""
+    fresh = StackSettings(name=name)
+    if control.is_running(fresh):
+        raise StackError(
+            f"Cannot run the benchmark: stack {name} is running, perhaps for another benchmark; "
+            f"wait for that, or end it with scripts/stack down --name {name}"
+        )
     control.remove(fresh)
     api, database = ports.choose(2, avoid=control.ports_of_other_stacks(fresh))
-    settings = StackSettings(name="bench", api_port=api, database_port=database, durable=True)
+    settings = StackSettings(name=name, api_port=api, database_port=database, durable=True)
     attached = control.up(settings, say, attached=True)
     try:
         yield Project(settings.api_url, PUBLISHABLE_KEY, settings.database_url)
