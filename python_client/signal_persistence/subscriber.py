@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, Unpack
 from uuid import UUID
@@ -136,8 +137,10 @@ class AsyncSubscriber:
             timeout=self._timeout,
         )
         self._tasks = [
-            asyncio.create_task(self._owned(self._stay_joined(channel)), name="signal-channel"),
-            asyncio.create_task(self._owned(self._fill_gaps()), name="signal-gaps"),
+            asyncio.create_task(
+                self._owned(partial(self._stay_joined, channel)), name="signal-channel"
+            ),
+            asyncio.create_task(self._owned(self._fill_gaps), name="signal-gaps"),
         ]
 
     async def close(self, timeout: float = 5.0) -> None:
@@ -249,10 +252,10 @@ class AsyncSubscriber:
             self._arrived.clear()
             await self._arrived.wait()
 
-    async def _owned(self, work: Any) -> None:
+    async def _owned(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run a background task; what it raises is raised to the reader."""
         try:
-            await work
+            await work()
         except Exception as error:
             self._error = error
             self._subscription.close()

@@ -1,0 +1,411 @@
+"""Subscribers on the real stack: every signal of the filter once, in order, whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from local_stack.keys import Keys
+from signal_persistence import (
+    AccessToken,
+    AsyncProducer,
+    AsyncSubscriber,
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    PasswordCredentials,
+    Signal,
+    StoredSignal,
+    Subscriber,
+    SubscriptionError,
+)
+from signal_persistence.client import SignalClient
+from signal_persistence.subscription import SubscriptionState
+from tests.client.cuttable_proxy import CuttableProxy
+from tests.plugins.stack import Account, MakeAccount, RunningStack
+
+LIVE_SECONDS = 20.0
+PATIENCE = 20.0
+
+
+class Publisher:
+    """Publish numbered signals for one account and remember their ids, in order."""
+
+    def __init__(self, stack: RunningStack, account: Account) -> None:
+        self._url = stack.api_url
+        self._key = stack.publishable_key
+        self.account = account
+        self.credentials = PasswordCredentials(
+            stack.api_url, stack.publishable_key, account.email, account.password
+        )
+        with SignalClient(self._url, self._key, self.credentials) as client:
+            self.trader_id = client.create_trader("tester").trader_id
+        self._next_at = datetime.now(UTC) - timedelta(hours=1)
+        self.ids: list[UUID] = []
+
+    async def publish(self, count: int, *, batch: int = 50, **changed: Any) -> list[UUID]:
+        """Store `count` signals in batches of `batch`; return their ids."""
+        ids = []
+        async with AsyncProducer(
+            self._url, self._key, self.credentials, linger_ms=0, batch_max_messages=batch
+        ) as producer:
+            for _ in range(count):
+                signal = self._signal(**changed)
+                ids.append(signal.signal_id(self.account.account_id))
+                await producer.publish(signal)
+            assert await producer.flush(PATIENCE) == 0
+            stats = producer.stats()
+        assert stats.delivered == count
+        self.ids += ids
+        return ids
+
+    def _signal(self, **changed: Any) -> Signal:
+        self._next_at += timedelta(milliseconds=1)
+        fields: dict[str, Any] = {
+            "trader_id": self.trader_id,
+            "symbol": "ES",
+            "timeframe": "1m",
+            "generated_at": self._next_at,
+            "action": "enter_long",
+            "confidence": 0.5,
+            "price": 1640.25,
+        }
+        return Signal(**(fields | changed))
+
+
+@pytest.fixture
+def publisher(stack: RunningStack, make_account: MakeAccount) -> Publisher:
+    return Publisher(stack, make_account("elite"))
+
+
+@pytest.fixture
+def make_subscriber(stack: RunningStack, publisher: Publisher) -> Callable[..., AsyncSubscriber]:
+    def make(**options: Any) -> AsyncSubscriber:
+        url = options.pop("url", stack.api_url)
+        credentials = options.pop("credentials", publisher.credentials)
+        return AsyncSubscriber(url, stack.publishable_key, credentials, **options)
+
+    return make
+
+
+MakeSubscriber = Callable[..., AsyncSubscriber]
+
+
+async def read(subscriber: AsyncSubscriber, count: int) -> list[StoredSignal]:
+    """Read `count` signals, each of which has to come before patience ends."""
+    signals: list[StoredSignal] = []
+    for _ in range(count):
+        signal = await subscriber.get(PATIENCE)
+        assert signal is not None, f"only {len(signals)} of {count} came; {subscriber.state}"
+        signals.append(signal)
+    return signals
+
+
+async def until(reached: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    ends = time.monotonic() + seconds
+    for _ in iter(reached, True):
+        assert time.monotonic() < ends, "what was waited for did not happen"
+        await asyncio.sleep(0.01)
+
+
+def ids_of(signals: Iterable[StoredSignal]) -> list[UUID]:
+    return [signal.signal_id for signal in signals]
+
+
+async def test_what_is_stored_after_entering_is_yielded_once_and_in_order(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    await publisher.publish(3)
+    async with make_subscriber() as subscriber:
+        assert subscriber.cursor == 3
+        ids = await publisher.publish(120)
+        signals = await read(subscriber, 120)
+        assert ids_of(signals) == ids
+        assert [signal.seq for signal in signals] == list(range(4, 124))
+        assert subscriber.cursor == 123
+        assert await subscriber.get(0.05) is None
+
+
+async def test_a_live_subscriber_is_told_by_broadcasts(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    async with make_subscriber(check_interval=3600) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        before = datetime.now(UTC)
+        ids = await publisher.publish(10)
+        observations = []
+        async for observation in subscriber.observations():
+            observations.append(observation)
+            if len(observations) == len(ids):
+                break
+    assert [observation.signal.signal_id for observation in observations] == ids
+    for observation in observations:
+        assert observation.broadcast_at is not None
+        assert before <= observation.broadcast_at <= datetime.now(UTC)
+
+
+async def test_a_batch_too_large_to_be_carried_is_fetched(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    async with make_subscriber(check_interval=3600) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        ids = await publisher.publish(1500, batch=500)
+        assert ids_of(await read(subscriber, 1500)) == ids
+
+
+async def test_it_continues_after_a_saved_cursor(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    ids = await publisher.publish(10)
+    async with make_subscriber(after_seq=0) as subscriber:
+        assert ids_of(await read(subscriber, 4)) == ids[:4]
+        saved = subscriber.cursor
+    assert saved == 4
+    async with make_subscriber(after_seq=saved) as subscriber:
+        assert ids_of(await read(subscriber, 6)) == ids[4:]
+
+
+async def test_a_cursor_that_the_account_has_not_reached_is_refused(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    await publisher.publish(1)
+    with pytest.raises(SubscriptionError, match="only come to 1"):
+        async with make_subscriber(after_seq=2):
+            pass
+
+
+async def test_only_signals_of_the_filter_are_yielded_and_the_cursor_passes_the_rest(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    await publisher.publish(5, symbol="BTC-USD")
+    old = await publisher.publish(5, confidence=0.9)
+    async with make_subscriber(
+        after_seq=0, symbols=["ES"], min_confidence=0.8, traders=[publisher.trader_id]
+    ) as subscriber:
+        assert ids_of(await read(subscriber, 5)) == old
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        await publisher.publish(5)
+        new = await publisher.publish(3, confidence=0.8)
+        await publisher.publish(5, symbol="BTC-USD", confidence=1.0)
+        assert ids_of(await read(subscriber, 3)) == new
+        await until(lambda: subscriber.cursor == 23)
+        assert await subscriber.get(0.05) is None
+
+
+async def test_signals_of_another_account_never_arrive(
+    stack: RunningStack,
+    publisher: Publisher,
+    make_account: MakeAccount,
+    make_subscriber: MakeSubscriber,
+) -> None:
+    neighbour = Publisher(stack, make_account("elite"))
+    async with make_subscriber() as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        await neighbour.publish(20)
+        ids = await publisher.publish(1)
+        assert ids_of(await read(subscriber, 1)) == ids
+        assert await subscriber.get(0.05) is None
+
+
+async def test_a_slow_reader_with_a_small_buffer_loses_nothing(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    async with make_subscriber(buffer_signals=20) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        ids = await publisher.publish(300)
+        assert ids_of(await read(subscriber, 300)) == ids
+
+
+@pytest.fixture
+async def proxy(stack: RunningStack) -> AsyncIterator[CuttableProxy]:
+    async with CuttableProxy(stack.settings.api_port) as running:
+        yield running
+
+
+async def test_what_is_stored_while_the_connection_is_cut_arrives_after_it(
+    publisher: Publisher, make_subscriber: MakeSubscriber, proxy: CuttableProxy
+) -> None:
+    states: list[SubscriptionState] = []
+    async with make_subscriber(url=proxy.url, on_state=states.append) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        before = await publisher.publish(5)
+        assert ids_of(await read(subscriber, 5)) == before
+        proxy.block()
+        await until(lambda: subscriber.state is SubscriptionState.STALE)
+        missed = await publisher.publish(250)
+        proxy.unblock()
+        assert ids_of(await read(subscriber, 250)) == missed
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        after = await publisher.publish(5)
+        assert ids_of(await read(subscriber, 5)) == after
+    assert states[0] is SubscriptionState.CATCHING_UP
+    assert states[-1] is SubscriptionState.CLOSED
+    assert states.index(SubscriptionState.LIVE) < states.index(SubscriptionState.STALE)
+
+
+async def test_many_cuts_while_signals_are_stored_lose_and_repeat_nothing(
+    publisher: Publisher, make_subscriber: MakeSubscriber, proxy: CuttableProxy
+) -> None:
+    async def cut_again_and_again() -> None:
+        while True:
+            await asyncio.sleep(0.15)
+            proxy.cut()
+
+    async with make_subscriber(url=proxy.url) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        cutting = asyncio.create_task(cut_again_and_again())
+        publishing = asyncio.create_task(publisher.publish(400, batch=20))
+        first = await read(subscriber, 200)
+        cutting.cancel()
+        ids = await publishing
+        assert ids_of(first + await read(subscriber, 200)) == ids
+    assert proxy.connections > 2
+
+
+async def test_an_exception_in_on_state_does_not_stop_anything(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    def explode(_: SubscriptionState) -> None:
+        raise RuntimeError("a bug of the application")
+
+    async with make_subscriber(on_state=explode) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        ids = await publisher.publish(3)
+        assert ids_of(await read(subscriber, 3)) == ids
+
+
+async def test_closing_ends_the_iteration_and_leaves_the_rest_behind_the_cursor(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    await publisher.publish(10)
+    async with make_subscriber(after_seq=0) as subscriber:
+        seen = []
+        async for signal in subscriber:
+            seen.append(signal.seq)
+            if len(seen) == 6:
+                await subscriber.close()
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert subscriber.cursor == 6
+    assert subscriber.state.value == "closed"
+    with pytest.raises(ClosedError):
+        await subscriber.get()
+
+
+async def test_a_refused_password_is_raised_on_entering(
+    stack: RunningStack, publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    wrong = PasswordCredentials(
+        stack.api_url, stack.publishable_key, publisher.account.email, "not the password"
+    )
+    with pytest.raises(AuthenticationError):
+        async with make_subscriber(credentials=wrong):
+            pass
+
+
+async def test_a_project_key_is_no_token_of_a_user(
+    stack: RunningStack, make_subscriber: MakeSubscriber
+) -> None:
+    with pytest.raises(AuthenticationError, match="signed-in user"):
+        async with make_subscriber(credentials=AccessToken(stack.publishable_key)):
+            pass
+
+
+def token_for(stack: RunningStack, account: Account, seconds: float) -> str:
+    now = int(time.time())
+    claims = {
+        "sub": str(account.account_id),
+        "role": "authenticated",
+        "aud": "authenticated",
+        "iat": now,
+        "exp": now + int(seconds),
+    }
+    return Keys.load(stack.settings).sign(claims)
+
+
+async def test_a_subscriber_outlives_its_tokens(
+    stack: RunningStack, publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    class Renewing:
+        token, renew_at = "", 0.0
+
+        async def access_token(self, *, refresh: bool = False) -> str:
+            if refresh or time.monotonic() >= self.renew_at:
+                self.token = token_for(stack, publisher.account, 8)
+                self.renew_at = time.monotonic() + 2
+            return self.token
+
+    states: list[SubscriptionState] = []
+    async with make_subscriber(credentials=Renewing(), on_state=states.append) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        first_ends = time.monotonic() + 9
+        await until(lambda: time.monotonic() > first_ends)
+        ids = await publisher.publish(3)
+        assert ids_of(await read(subscriber, 3)) == ids
+        assert SubscriptionState.STALE not in states
+
+
+async def test_a_token_that_nobody_renews_ends_the_iteration_with_an_error(
+    stack: RunningStack, publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    token = AccessToken(token_for(stack, publisher.account, 3))
+    async with make_subscriber(credentials=token, check_interval=0.5) as subscriber:
+        ids = await publisher.publish(2)
+        assert ids_of(await read(subscriber, 2)) == ids
+        with pytest.raises(AuthenticationError):
+            await subscriber.get(PATIENCE)
+        assert subscriber.cursor == 2
+
+
+def test_the_blocking_face_yields_the_same_and_can_be_closed_by_another_thread(
+    stack: RunningStack, publisher: Publisher
+) -> None:
+    seen: list[UUID] = []
+    with Subscriber(stack.api_url, stack.publishable_key, publisher.credentials) as subscriber:
+        subscriber.wait_until_live(LIVE_SECONDS)
+
+        def iterate() -> None:
+            seen.extend(signal.signal_id for signal in subscriber)
+
+        reader = threading.Thread(target=iterate)
+        reader.start()
+        ids = asyncio.run(publisher.publish(700, batch=250))
+        ends = time.monotonic() + PATIENCE
+        while len(seen) < len(ids) and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert subscriber.cursor == 700
+        subscriber.close()
+        reader.join(PATIENCE)
+        assert not reader.is_alive()
+    assert seen == ids
+
+
+def test_the_blocking_face_waits_no_longer_than_it_is_told(
+    stack: RunningStack, publisher: Publisher
+) -> None:
+    with Subscriber(
+        stack.api_url, stack.publishable_key, publisher.credentials, after_seq=0
+    ) as subscriber:
+        assert subscriber.get(0.05) is None
+        ids = asyncio.run(publisher.publish(2))
+        signal = subscriber.get(PATIENCE)
+        assert signal is not None
+        assert signal.signal_id == ids[0]
+        assert subscriber.cursor == 1
+    with pytest.raises(ClosedError):
+        subscriber.get()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"buffer_signals": 0}, {"check_interval": -1}, {"timeout": 0}, {"after_seq": -1}],
+)
+def test_a_setting_that_cannot_work_is_refused(options: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        AsyncSubscriber("http://project.test", "key", AccessToken("t"), **options)
