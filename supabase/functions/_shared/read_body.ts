@@ -13,8 +13,7 @@ export async function readBody(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const encoding = contentEncoding(request.headers);
   if (!isJson(request.headers.get("content-type"))) throw new ApiError("unsupported_media_type");
-  if (Number(request.headers.get("content-length")) > limit) throw tooLarge();
-  const sent = await collect(request.body, limit, tooLarge);
+  const sent = await readSent(request, limit, tooLarge);
   if (encoding === "identity") return sent;
   const unpacked = new Blob([sent]).stream().pipeThrough(new DecompressionStream("gzip"));
   try {
@@ -23,6 +22,18 @@ export async function readBody(
     if (error instanceof ApiError) throw error;
     throw new ApiError("invalid_json", "Cannot read the body: it is not valid gzip.");
   }
+}
+
+/** An announced length is all that HTTP will deliver, so it is read at once: much faster. */
+async function readSent(
+  request: Request,
+  limit: number,
+  tooLarge: () => ApiError,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const announced = request.headers.get("content-length");
+  if (announced === null) return await collect(request.body, limit, tooLarge);
+  if (Number(announced) > limit) throw tooLarge();
+  return new Uint8Array(await request.arrayBuffer());
 }
 
 /** The JSON value in the bytes, and the text it was written as. */
