@@ -1,4 +1,4 @@
-"""The end-to-end benchmark measures, reads everything back and reports. Speed is not judged here."""
+"""The end-to-end benchmark measures, reads everything back and reports; speed is not judged."""
 
 from __future__ import annotations
 
