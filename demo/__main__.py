@@ -10,7 +10,14 @@ from pathlib import Path
 from demo.checks import report
 from demo.display import open_display, say
 from demo.plan import DemoAccount, Endpoint, plan_workers
-from demo.setting import STACK_NAME, DemoError, open_accounts, start_stack, stop_stack
+from demo.setting import (
+    STACK_NAME,
+    DemoError,
+    only_one_at_a_time,
+    open_accounts,
+    start_stack,
+    stop_stack,
+)
 from demo.stage import perform
 
 
@@ -35,7 +42,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        result = hold(arguments)
+        with only_one_at_a_time():
+            result = hold(arguments)
     except DemoError as error:
         say(f"scripts/demo: {error}")
         return 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -16,12 +20,29 @@ from demo.display import say
 from demo.plan import TIERS, TRADERS, DemoAccount, Endpoint
 from signal_persistence import PasswordCredentials, SignalClient
 
-STACK: Final = Path(__file__).resolve().parent.parent / "scripts" / "stack"
-STACK_NAME: Final = "demo"
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+STACK_NAME: Final = os.environ.get("SIGNAL_DEMO_STACK", "demo")
+"""The stack of its own that a demonstration uses."""
 
 
 class DemoError(Exception):
     """The demonstration cannot be held: the message says why, and what to do."""
+
+
+@contextmanager
+def only_one_at_a_time() -> Iterator[None]:
+    """Hold the lock of the demonstration's stack, which would go down under a second one."""
+    path = REPOSITORY / ".stack" / f"{STACK_NAME}.demo-lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(
+                "Cannot hold the demonstration: another one uses the same stack; wait for its "
+                "end, or give this one a stack of its own with SIGNAL_DEMO_STACK=NAME."
+            ) from None
+        yield
 
 
 def start_stack() -> Endpoint:
@@ -37,9 +58,8 @@ def start_stack() -> Endpoint:
                 "Cannot start the local stack: the reason is above; "
                 f"scripts/stack logs --name {STACK_NAME} says more."
             )
-    answer = subprocess.run(
-        [STACK, "status", "--json", "--name", STACK_NAME], stdout=subprocess.PIPE, check=True
-    )
+    command = _stack_command("status", "--json")
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     known = json.loads(answer.stdout)
     return Endpoint(known["api_url"], known["publishable_key"], known["service_role_key"])
 
@@ -50,8 +70,11 @@ def stop_stack() -> None:
 
 
 def _stack(verb: str) -> bool:
-    command = [str(STACK), verb, "--name", STACK_NAME]
-    return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
+    return subprocess.run(_stack_command(verb), stdout=sys.stderr, check=False).returncode == 0
+
+
+def _stack_command(*words: str) -> list[str]:
+    return [str(REPOSITORY / "scripts" / "stack"), *words, "--name", STACK_NAME]
 
 
 def open_accounts(endpoint: Endpoint) -> dict[str, DemoAccount]:
