@@ -24,6 +24,7 @@ def say(line: str) -> None:
 
 def load_settings(arguments: argparse.Namespace) -> StackSettings:
     """Return the stack's settings: the saved ones, then what the command line says."""
+    control.check_name(arguments.name)
     fresh = StackSettings(name=arguments.name)
     if (fresh.directory / "stack.json").exists():
         settings = StackSettings.load(fresh.directory)

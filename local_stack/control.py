@@ -24,7 +24,7 @@ from local_stack.errors import StackError
 from local_stack.functions_runner import function_names, service_name
 from local_stack.keys import Keys
 from local_stack.settings import JWT_SECRET, PUBLISHABLE_KEY, REPOSITORY, SECRET_KEY, StackSettings
-from local_stack.supervisor import LOCK, STATUS, take_lock
+from local_stack.supervisor import LOCK, STATUS, is_locked, take_lock
 from local_stack.tree import ensure_tree
 
 Progress = Callable[[str], None]
@@ -35,6 +35,14 @@ POLL_S = 0.02
 CRASHES_BEFORE_GIVING_UP = 3
 _detached: list[subprocess.Popen[bytes]] = []
 """Supervisors that this process started and that outlive it; kept to be reaped when they end."""
+
+
+def check_name(name: str) -> None:
+    """Raise StackError unless the name can be a folder's."""
+    if not NAME.fullmatch(name):
+        raise StackError(
+            f"Cannot use {name!r} as a stack's name: small letters, digits and dashes only"
+        )
 
 
 def _silent(_line: str) -> None:
@@ -60,10 +68,6 @@ def up(
 
     The ports of `settings` count, and are saved. Returns the lifeline of an attached supervisor.
     """
-    if not NAME.fullmatch(settings.name):
-        raise StackError(
-            f"Cannot use {settings.name!r} as a stack's name: small letters, digits and dashes only"
-        )
     ensure_tree(progress)
     with _command_lock(settings):
         started = None
@@ -86,6 +90,8 @@ def up(
 
 def down(settings: StackSettings) -> bool:
     """Stop the stack; return False when nothing was running."""
+    if not settings.directory.exists():
+        return False
     with _command_lock(settings):
         return _stop(settings)
 
@@ -107,13 +113,7 @@ def remove(settings: StackSettings) -> None:
 
 
 def is_running(settings: StackSettings) -> bool:
-    if not (settings.directory / LOCK).exists():
-        return False
-    lock = take_lock(settings.directory, patience_s=0)
-    if lock is None:
-        return True
-    lock.close()
-    return False
+    return is_locked(settings.directory)
 
 
 def status(settings: StackSettings) -> dict[str, Any]:
@@ -266,8 +266,11 @@ def _stop(settings: StackSettings) -> bool:
 
 
 def _signal_supervisor(settings: StackSettings, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, ValueError):
-        os.kill(int((settings.directory / LOCK).read_text()), number)
+    """Signal the supervisor, and nothing else: its process id may be another's by now."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((settings.directory / LOCK).read_text())
+        if os.fsencode(settings.directory) in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, number)
 
 
 def _read_status(settings: StackSettings) -> dict[str, Any]:
@@ -294,7 +297,8 @@ def _wait_until_ready(
         ]
         if crashing:
             _raise_for(settings, crashing[0], "it keeps ending")
-        if supervisor.poll() is not None if supervisor is not None else not is_running(settings):
+        ended = not is_running(settings) if supervisor is None else supervisor.poll() is not None
+        if ended:
             _raise_for(settings, "supervisor", "it ended")
         if time.monotonic() > deadline:
             _raise_for(settings, min(waiting), f"it is not ready after {START_TIMEOUT_S:.0f} s")

@@ -143,7 +143,7 @@ class Service:
         self._set("starting")
         assert child.stdout is not None  # noqa: S101 - it is a pipe
         copying = asyncio.create_task(_copy(child.stdout, log))
-        readiness = asyncio.create_task(self._become_ready())
+        readiness = asyncio.create_task(self._become_ready(log))
         ended = asyncio.create_task(child.wait())
         woken = asyncio.create_task(self._wake.wait())
         try:
@@ -165,14 +165,23 @@ class Service:
             self.ready.clear()
             self.pid = None
 
-    async def _become_ready(self) -> None:
+    async def _become_ready(self, log: RotatingLog) -> None:
         # Another process becomes ready: there is nothing but asking it.
-        while not await self.spec.is_ready():  # noqa: ASYNC110
+        while not await self._serves(log):  # noqa: ASYNC110
             await asyncio.sleep(READY_POLL_S)
-        if self.spec.after_ready is not None:
-            await self.spec.after_ready()
         self.ready.set()
         self._set("running")
+
+    async def _serves(self, log: RotatingLog) -> bool:
+        if not await self.spec.is_ready():
+            return False
+        if self.spec.after_ready is not None:
+            try:
+                await self.spec.after_ready()
+            except Exception as error:
+                log.write(f"[stack] {self.spec.name} cannot be prepared: {error}\n".encode())
+                return False
+        return True
 
     def _set(self, state: str) -> None:
         self.state = state

@@ -211,6 +211,16 @@ def take_lock(directory: Path, patience_s: float) -> IO[str] | None:
             return file
 
 
+def is_locked(directory: Path) -> bool:
+    """Return whether a supervisor of this folder lives; asking never looks like one that does."""
+    with contextlib.suppress(FileNotFoundError), (directory / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 async def supervise(settings: StackSettings, *, attached: bool) -> None:
     supervisor = Supervisor(settings)
     loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from local_stack import control, database, migrations, ports
+from local_stack import control, database, migrations, ports, supervisor
 from local_stack.errors import StackError
 from local_stack.processes import RotatingLog
 from local_stack.settings import REPOSITORY, StackSettings
@@ -327,8 +328,43 @@ def test_missing_bubblewrap_is_named_with_what_to_install(
 
 
 def test_a_name_that_is_no_folder_name_is_refused() -> None:
-    with pytest.raises(StackError, match="as a stack's name"):
-        control.up(StackSettings(name="../elsewhere"))
+    answer = scripts_stack(StackSettings(name="../elsewhere"), "down")
+
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("Cannot use '../elsewhere' as a stack's name")
+
+
+def test_asking_for_the_state_never_looks_like_a_running_stack(
+    unused_settings: StackSettings,
+) -> None:
+    with (unused_settings.directory / supervisor.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+        assert not control.is_running(unused_settings)
+
+
+def test_a_stale_process_id_is_never_signalled(unused_settings: StackSettings) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        lock = supervisor.take_lock(unused_settings.directory, patience_s=0)
+        assert lock is not None
+        with lock:
+            lock.write(f"{bystander.pid}\n")
+            lock.flush()
+            control._signal_supervisor(unused_settings, signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            bystander.wait(0.2)
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_down_of_a_stack_that_never_was_leaves_no_folder() -> None:
+    settings = StackSettings(name="never-was")
+
+    assert scripts_stack(settings, "down").returncode == 0
+
+    assert not settings.directory.exists()
 
 
 def test_a_deep_folder_gets_a_short_socket_path(tmp_path: Path) -> None:
