@@ -42,6 +42,7 @@ RATE_KEPT = 0.98
 SEARCH_FACTOR = 1.5
 CLOSE_ENOUGH = 1.1
 LINGER_SECONDS = 0.1
+MUST_BE_ZERO = ("lost", "duplicated", "phantoms", "gaps", "not_accepted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,10 @@ def main(argv: list[str]) -> int:
         for number in range(options.runs):
             runs.append(_run(project, options, options.rate, options.seconds))
             say(f"run {number + 1} of {options.runs}: {_line(runs[-1], options.rate)}")
-        highest, steps = _search(project, options, runs)
+        typical = _typical(runs)
+        highest, steps = _search(project, options, typical)
         naive = [_naive(project, options) for _ in range(options.runs)]
-    report = _report(options, runs, highest, steps, medians(naive))
+    report = _report(options, typical, highest, steps, medians(naive))
     write(report, options.json)
     return 0 if report["ok"] else 1
 
@@ -164,13 +166,22 @@ def _figures(results: list[Published], compared: Comparison) -> Run:
     )
 
 
+def _typical(runs: list[Run]) -> Run:
+    """Return the medians of the runs, but of what must be zero the worst."""
+    figures = medians([dataclasses.asdict(run) for run in runs])
+    worst = {name: max(getattr(run, name) for run in runs) for name in MUST_BE_ZERO}
+    return Run(**{**figures, **worst})
+
+
 def _search(
-    project: Project, options: argparse.Namespace, runs: list[Run]
+    project: Project, options: argparse.Namespace, typical: Run
 ) -> tuple[float, list[dict[str, Any]]]:
-    """Raise the rate until it is not held, then halve the distance; return the highest held."""
-    if any(run.failures(options.rate) for run in runs):
-        return 0.0, []
-    held, too_high = options.rate, 0.0
+    """Raise the rate until it is not held (or lower it until it is), then halve the distance.
+
+    Returns the highest rate that was held, and what was tried.
+    """
+    too_high = options.rate if typical.failures(options.rate) else 0.0
+    held = 0.0 if too_high else options.rate
     steps: list[dict[str, Any]] = []
     while len(steps) < options.search_steps and not 0 < too_high < held * CLOSE_ENOUGH:
         rate = (held + too_high) / 2 if too_high else held * SEARCH_FACTOR
@@ -210,15 +221,13 @@ def _line(run: Run, rate_per_min: float) -> str:
 
 def _report(
     options: argparse.Namespace,
-    runs: list[Run],
+    typical: Run,
     highest: float,
     steps: list[dict[str, Any]],
     naive: dict[str, Any],
 ) -> dict[str, Any]:
-    figures = medians([dataclasses.asdict(run) for run in runs])
-    worst = {name: max(getattr(run, name) for run in runs) for name in ("lost", "duplicated")}
     ratio = round(highest / naive["rate_per_min"], 1)
-    failed = sorted({name for run in runs for name in run.failures(options.rate)})
+    failed = typical.failures(options.rate)
     if ratio < NAIVE_RATIO:
         failed.append("naive ratio")
     return {
@@ -232,8 +241,7 @@ def _report(
         "seed": options.seed,
         "accounts": options.accounts,
         "processes": options.processes,
-        **figures,
-        **worst,
+        **dataclasses.asdict(typical),
         "naive": naive,
         "naive_ratio": ratio,
         "highest_rate_per_min": highest,
