@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from signal_persistence.credentials import Credentials
-from signal_persistence.errors import AuthenticationError, TransportError, UnavailableError
+from signal_persistence.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    TransportError,
+    UnavailableError,
+)
 from signal_persistence.transport import HttpTransport, Transport
+
+T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 3.0
@@ -43,11 +50,14 @@ class Caller:
         self._sleep = sleep
         self._randomness = randomness
 
-    async def call(self, path: str, parameters: Mapping[str, Any]) -> bytes:
-        """Return the body of the answer.
+    async def call(
+        self, path: str, parameters: Mapping[str, Any], decode: Callable[[bytes], T]
+    ) -> T:
+        """Return the answer as `decode` reads it.
 
-        Transport errors, 408, 429 and 5xx are tried again, Retry-After being the least wait; a
-        refused token is renewed once. Raises the last TransportError or ApiError.
+        Transport errors, an answer that cannot be read (a proxy's page, say), 408, 429 and 5xx
+        are tried again, Retry-After being the least wait; a refused token is renewed once. Raises
+        the last TransportError or ApiError.
         """
         body = msgspec.json.encode(parameters)
         refused: AuthenticationError | None = None
@@ -56,7 +66,7 @@ class Caller:
             attempt += 1
             pause = pause_before(attempt, self._randomness)
             try:
-                return await self._once(path, body, refresh=refused is not None)
+                return await self._once(path, body, decode, refresh=refused is not None)
             except AuthenticationError as error:
                 if refused is not None:
                     raise
@@ -75,8 +85,16 @@ class Caller:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _once(self, path: str, body: bytes, *, refresh: bool) -> bytes:
+    async def _once(
+        self, path: str, body: bytes, decode: Callable[[bytes], T], *, refresh: bool
+    ) -> T:
         token = await self._credentials.access_token(refresh=refresh)
         response = await self._transport.post(path, body, token)
         response.raise_for_status()
-        return response.body
+        try:
+            return decode(response.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConnectionLostError(
+                f"Cannot read the answer of {path}: it is not what the service sends; check the "
+                "URL, and whether something between here and the service changes answers."
+            ) from error

@@ -145,8 +145,8 @@ class SignalClient:
         self.close()
 
     def _rpc(self, function: str, answer: type[T], **parameters: Any) -> T:
-        body = self._loop.run(self._caller.call(_RPC + function, parameters))
-        return msgspec.json.decode(body, type=answer)
+        decode = msgspec.json.Decoder(answer).decode
+        return self._loop.run(self._caller.call(_RPC + function, parameters, decode))
 
 
 def _variable(environment: Mapping[str, str], *names: str) -> str:

@@ -110,7 +110,7 @@ class AsyncSignalQuery:
     async def fetch(self, parameters: Mapping[str, Any], cursor: str | None) -> Page:
         """Return the page that `parameters` (of `query_parameters`) and `cursor` ask for."""
         asked = parameters if cursor is None else {**parameters, "cursor": cursor}
-        return _page_decoder.decode(await self._caller.call(self._path, asked))
+        return await self._caller.call(self._path, asked, _page_decoder.decode)
 
 
 class SignalQuery:

@@ -420,7 +420,11 @@ class Subscriber:
     def _next(self, timeout: float | None) -> Observation | None:
         """Take many at once from the other thread: handing over one by one would be slow."""
         if not self._taken and not self._closed:
-            self._taken.extend(self._loop.run(self._subscriber.take(_TAKE_AT_ONCE, timeout)))
+            try:
+                self._taken.extend(self._loop.run(self._subscriber.take(_TAKE_AT_ONCE, timeout)))
+            except ClosedError:
+                if not self._closed:
+                    raise
         return self._taken.popleft() if self._taken and not self._closed else None
 
 

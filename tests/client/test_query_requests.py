@@ -183,6 +183,8 @@ def test_the_blocking_face_pages_the_same_way(respx_mock: respx.MockRouter) -> N
         lambda: failure(503, "unavailable"),
         lambda: failure(429, "unavailable"),
         lambda: failure(500, "internal"),
+        lambda: httpx.Response(200, text="<html>Please sign in to the hotel's network</html>"),
+        lambda: httpx.Response(200, json={"signals": [{}], "next_cursor": None, "last_seq": 1}),
         lambda: httpx.ConnectError("refused"),
         lambda: httpx.ReadTimeout("slow"),
         lambda: httpx.RemoteProtocolError("cut"),
