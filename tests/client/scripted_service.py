@@ -114,9 +114,9 @@ class ScriptedService:
     def _store(self, batch: dict[str, Any], body: bytes, token: str) -> bytes:
         request_id = batch["request_id"]
         if request_id in self.ledger:
-            first_body, verdict = self.ledger[request_id]
+            first_body, answer = self.ledger[request_id]
             assert first_body == body, "one request_id was used for two payloads"
-            return verdict
+            return answer
         stored = self.stored.setdefault(token, {})
         items = []
         first = len(stored) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -40,7 +39,7 @@ def credentials(clock: Clock) -> PasswordCredentials:
 
 
 @pytest.fixture
-def sessions(respx_mock: respx.MockRouter) -> Iterator[respx.Route]:
+def sessions(respx_mock: respx.MockRouter) -> respx.Route:
     """Answer every request for a token with a new one that lives an hour."""
     route = respx_mock.post(TOKEN)
 
@@ -56,7 +55,7 @@ def sessions(respx_mock: respx.MockRouter) -> Iterator[respx.Route]:
         )
 
     route.mock(side_effect=answer)
-    yield route
+    return route
 
 
 def grants(route: respx.Route) -> list[str]:
