@@ -13,6 +13,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from local_stack.errors import StackError
 
@@ -77,8 +78,9 @@ class StackSettings:
 
     def socket_dsn(self, role: str) -> str:
         """A connection over the Unix socket as `role` (`authenticator`, `supabase_admin`, …)."""
-        host = self.socket_directory
-        return f"postgresql://{role}:{DATABASE_PASSWORD}@/postgres?host={host}&port={self.database_port}"
+        host = quote(str(self.socket_directory))
+        account = f"{role}:{DATABASE_PASSWORD}"
+        return f"postgresql://{account}@/postgres?host={host}&port={self.database_port}"
 
     def save(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 
 from local_stack import control, database, migrations, ports, supervisor
@@ -375,6 +376,14 @@ def test_a_deep_folder_gets_a_short_socket_path(tmp_path: Path) -> None:
     assert StackSettings(name="other", state_root=deep.state_root).socket_directory != (
         deep.socket_directory
     )
+
+
+def test_a_folder_with_signs_in_its_name_makes_a_valid_dsn() -> None:
+    settings = StackSettings(name="x", state_root="/my files & more/100%")
+
+    parsed = psycopg2.extensions.parse_dsn(settings.socket_dsn("anon"))
+
+    assert parsed["host"] == "/my files & more/100%/x/run"
 
 
 def test_a_deep_stack_serves_over_its_socket(tmp_path: Path) -> None:
