@@ -30,7 +30,6 @@ from signal_persistence.signal import Signal
 from signal_persistence.transport import HttpTransport
 
 _log: Final = logging.getLogger("signal_persistence")
-_CLOSE_SECONDS: Final = 5.0
 
 
 class _ProducerBase:
@@ -56,6 +55,7 @@ class _ProducerBase:
         request_timeout_ms: float = 10_000,
         retry_backoff_ms: float = 100,
         retry_backoff_max_ms: float = 10_000,
+        close_timeout_ms: float = 5_000,
         on_delivery: DeliveryCallback | None = None,
     ) -> None:
         """Make a producer; nothing is sent before the first signal.
@@ -86,6 +86,7 @@ class _ProducerBase:
             request_timeout_ms=request_timeout_ms,
             retry_backoff_ms=retry_backoff_ms,
             retry_backoff_max_ms=retry_backoff_max_ms,
+            close_timeout_ms=close_timeout_ms,
         )
         http = HttpTransport(
             url,
@@ -123,6 +124,9 @@ class _ProducerBase:
     def _call_on_loop(self) -> CallOnLoop:
         """Return what runs a function on the engine's loop; it must not hold on to `self`."""
         raise NotImplementedError
+
+    def _close_seconds(self, timeout: float | None) -> float:
+        return self._settings.close_timeout_ms / 1000 if timeout is None else timeout
 
     def _begin(self) -> None:
         """Start the engine, if its loop is there already."""
@@ -173,8 +177,8 @@ class Producer(_ProducerBase):
             return len(self)
         return self._loop.run(self._engine.flush(timeout))
 
-    def close(self, timeout: float = _CLOSE_SECONDS) -> None:
-        """Send what is left within `timeout` seconds and end.
+    def close(self, timeout: float | None = None) -> None:
+        """Send what is left within `timeout` seconds (None: close_timeout_ms) and end.
 
         Raises UndeliveredError with the reports of the signals that were given up. Closing again
         does nothing, and so does closing in a forked child.
@@ -183,7 +187,7 @@ class Producer(_ProducerBase):
             return
         _open_producers.discard(self)
         try:
-            abandoned = self._loop.run(self._engine.close(timeout))
+            abandoned = self._loop.run(self._engine.close(self._close_seconds(timeout)))
         except ClosedError:
             return
         self._loop.close()
@@ -211,7 +215,7 @@ class Producer(_ProducerBase):
         _open_producers.add(self)
 
     def _finish_behind(self) -> None:
-        self._loop.finish(partial(self._engine.close, _CLOSE_SECONDS))
+        self._loop.finish(partial(self._engine.close, self._close_seconds(None)))
 
 
 class AsyncProducer(_ProducerBase):
@@ -248,11 +252,11 @@ class AsyncProducer(_ProducerBase):
         self._engine.check_process()
         return await self._engine.flush(timeout)
 
-    async def close(self, timeout: float = _CLOSE_SECONDS) -> None:
+    async def close(self, timeout: float | None = None) -> None:
         """As `Producer.close`; callbacks that have not returned by then are cancelled."""
         if self._engine.forked:
             return
-        abandoned = await self._engine.close(timeout)
+        abandoned = await self._engine.close(self._close_seconds(timeout))
         if abandoned:
             raise UndeliveredError(abandoned)
 

@@ -29,11 +29,12 @@ class ProducerSettings:
     request_timeout_ms: float = 10_000
     retry_backoff_ms: float = 100
     retry_backoff_max_ms: float = 10_000
+    close_timeout_ms: float = 5_000
 
     def __post_init__(self) -> None:
         limits = CONTRACT.limits
         _require(self.transport in ("edge", "rpc"), "transport", '"edge" or "rpc"')
-        for name in ("linger_ms", "max_block_ms"):
+        for name in ("linger_ms", "max_block_ms", "close_timeout_ms"):
             _require(getattr(self, name) >= 0, name, "0 or more")
         for field in dataclasses.fields(self):
             if field.name.startswith(("max_in", "buffer", "delivery", "request", "retry")):

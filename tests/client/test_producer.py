@@ -1,0 +1,343 @@
+"""The two faces of the producer over HTTP, and what threads, forks and exits do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import respx
+
+from signal_persistence import (
+    AccessToken,
+    AsyncProducer,
+    BufferFullError,
+    ClosedError,
+    ConfigurationError,
+    DeliveryReport,
+    ForkedProducerError,
+    InvalidSignalError,
+    Producer,
+    UndeliveredError,
+)
+from tests.client.scripted_service import make_signal
+
+URL = "http://service.test"
+EDGE = f"{URL}/functions/v1/ingest-signals"
+RPC = f"{URL}/rest/v1/rpc/ingest_signals"
+
+
+def accept_all(request: httpx.Request) -> httpx.Response:
+    batch = json.loads(request.content)
+    count = len(batch["signals"])
+    return httpx.Response(
+        200,
+        json={
+            "request_id": batch["request_id"],
+            "accepted": count,
+            "duplicate": 0,
+            "rejected": 0,
+            "first_seq": 1,
+            "last_seq": count,
+            "items": [],
+        },
+    )
+
+
+@pytest.fixture
+def service(respx_mock: respx.MockRouter) -> respx.Route:
+    """Accept every batch at either address."""
+    return respx_mock.post(url__regex=f"{EDGE}|{RPC}").mock(side_effect=accept_all)
+
+
+@pytest.fixture
+def dead_service(respx_mock: respx.MockRouter) -> respx.Route:
+    return respx_mock.post(url__regex=f"{EDGE}|{RPC}").mock(side_effect=httpx.ConnectError("no"))
+
+
+def make_producer(**settings: Any) -> Producer:
+    return Producer(URL, "key", AccessToken("token"), **settings)
+
+
+@pytest.mark.parametrize(("transport", "address"), [("edge", EDGE), ("rpc", RPC)])
+def test_a_published_signal_is_posted_to_the_transports_address(
+    service: respx.Route, transport: Any, address: str
+) -> None:
+    with make_producer(transport=transport, linger_ms=0) as producer:
+        report = producer.publish(make_signal(0)).result(5)
+    request = service.calls.last.request
+    assert str(request.url) == address
+    assert json.loads(request.content) == {
+        "request_id": str(report.request_id),
+        "signals": [json.loads(make_signal(0).to_json())],
+    }
+    assert request.headers["authorization"] == "Bearer token"
+    assert (report.status, report.seq, report.attempts) == ("accepted", 1, 1)
+    assert report.latency > 0
+
+
+def test_many_threads_publish_and_every_signal_is_reported_once(service: respx.Route) -> None:
+    reports: list[DeliveryReport] = []
+    with make_producer(on_delivery=reports.append, linger_ms=1) as producer:
+
+        def work(first: int) -> None:
+            for number in range(first, first + 500):
+                producer.publish(make_signal(number))
+
+        threads = [threading.Thread(target=work, args=(1000 * index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert producer.flush(30) == 0
+        assert producer.stats().delivered == 2000
+    prices = [report.signal.price for report in reports]
+    assert len(set(prices)) == len(prices) == 2000
+    for index in range(4):
+        own = [price for price in prices if 100 + 1000 * index <= price < 1100 + 1000 * index]
+        assert own == sorted(own)
+
+
+def test_flush_sends_what_lingers(service: respx.Route) -> None:
+    with make_producer(linger_ms=1_000_000) as producer:
+        delivery = producer.publish(make_signal(0))
+        assert producer.flush(5) == 0
+        assert delivery.done()
+
+
+def test_a_batch_goes_out_after_the_linger_without_anybody_doing_anything(
+    service: respx.Route,
+) -> None:
+    with make_producer(linger_ms=20) as producer:
+        assert producer.publish(make_signal(0)).result(5).status == "accepted"
+
+
+def test_a_full_buffer_blocks_for_a_while_and_then_refuses(dead_service: respx.Route) -> None:
+    producer = make_producer(buffer_max_messages=2, max_block_ms=50, linger_ms=0)
+    for number in range(2):
+        producer.publish(make_signal(number))
+    before = time.monotonic()
+    with pytest.raises(BufferFullError):
+        producer.publish(make_signal(2))
+    assert time.monotonic() - before >= 0.05
+    with pytest.raises(UndeliveredError) as caught:
+        producer.close(0)
+    assert [report.signal for report in caught.value.reports] == [make_signal(0), make_signal(1)]
+    assert not caught.value.in_doubt
+    stats = producer.stats()
+    assert (stats.accepted, stats.failed, stats.pending) == (2, 2, 0)
+
+
+def test_a_publish_that_waits_goes_on_when_there_is_room(service: respx.Route) -> None:
+    with make_producer(buffer_max_messages=3, max_block_ms=10_000, linger_ms=0) as producer:
+        for number in range(50):
+            producer.publish(make_signal(number))
+        assert producer.flush(5) == 0
+        assert producer.stats().delivered == 50
+
+
+def test_a_closed_producer_refuses_signals_and_may_be_closed_again(service: respx.Route) -> None:
+    producer = make_producer()
+    producer.close()
+    producer.close()
+    assert producer.flush(1) == 0
+    with pytest.raises(ClosedError):
+        producer.publish(make_signal(0))
+
+
+def test_an_invalid_signal_is_refused_by_publish(service: respx.Route) -> None:
+    with make_producer() as producer:
+        with pytest.raises(InvalidSignalError):
+            producer.publish(make_signal(0, price=float("nan")))
+        assert producer.stats().accepted == 0
+
+
+def test_the_error_of_the_block_is_not_hidden_by_what_close_could_not_send(
+    dead_service: respx.Route,
+) -> None:
+    def fail() -> None:
+        with make_producer(close_timeout_ms=100) as producer:
+            producer.publish(make_signal(0))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_callbacks_may_raise_block_publish_flush_and_close(service: respx.Route) -> None:
+    release = threading.Event()
+    closed = threading.Event()
+    seen: list[float] = []
+
+    def hostile(report: DeliveryReport) -> None:
+        seen.append(report.signal.price)
+        match len(seen):
+            case 1:
+                raise SystemExit
+            case 2:
+                release.wait(10)
+            case 3:
+                producer.publish(make_signal(3))
+                assert producer.flush(5) == 0
+            case 4:
+                producer.close(1)
+                closed.set()
+
+    producer = make_producer(on_delivery=hostile, linger_ms=0)
+    for number in range(3):
+        producer.publish(make_signal(number)).result(5)
+    assert producer.flush(5) == 0, "a blocked callback holds up the sending"
+    release.set()
+    assert closed.wait(5)
+    assert seen == [100.0, 101.0, 102.0, 103.0]
+    assert producer.stats().callback_errors == 1
+
+
+def test_close_does_not_wait_for_a_callback_beyond_its_time(service: respx.Route) -> None:
+    release = threading.Event()
+    producer = make_producer(on_delivery=lambda report: release.wait(10), linger_ms=0)
+    producer.publish(make_signal(0)).result(5)
+    before = time.monotonic()
+    producer.close(0.2)
+    assert time.monotonic() - before < 2
+    release.set()
+
+
+def test_one_producer_serves_several_accounts(service: respx.Route) -> None:
+    accounts = [uuid4(), uuid4()]
+    credentials = {account: AccessToken(f"token of {account}") for account in accounts}
+    with Producer(URL, "key", credentials, linger_ms=0) as producer:
+        for account in accounts:
+            report = producer.publish(make_signal(0), account_id=account).result(5)
+            assert report.account_id == account
+            sent = service.calls.last.request.headers["authorization"]
+            assert sent == f"Bearer token of {account}"
+        with pytest.raises(ConfigurationError):
+            producer.publish(make_signal(0))
+
+
+def test_an_unclosed_producer_warns_and_still_sends(service: respx.Route) -> None:
+    producer = make_producer(linger_ms=1_000_000)
+    delivery = producer.publish(make_signal(0))
+    with pytest.warns(ResourceWarning, match="Unclosed Producer with 1 signals pending"):
+        del producer
+    assert delivery.result(5).status == "accepted"
+
+
+def test_a_producer_says_at_exit_that_it_was_not_closed_and_what_was_lost() -> None:
+    code = """if True:
+        from tests.client.scripted_service import make_signal
+        from signal_persistence import AccessToken, Producer
+        producer = Producer(
+            "http://127.0.0.1:9", "key", AccessToken("token"), close_timeout_ms=100
+        )
+        producer.publish(make_signal(0))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert "Unclosed Producer with 1 signals pending" in done.stderr
+    assert "Cannot deliver 1 signals" in done.stderr
+
+
+def _in_child(producer: Producer, answers: Any) -> None:
+    try:
+        producer.publish(make_signal(1))
+    except ForkedProducerError as error:
+        answers.put(str(error))
+    producer.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_is_told_to_make_its_own_producer(service: respx.Route) -> None:
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    with make_producer(linger_ms=0) as producer:
+        child = context.Process(target=_in_child, args=(producer, answers))
+        child.start()
+        assert "make one in the child" in answers.get(timeout=20)
+        child.join(20)
+        assert child.exitcode == 0
+        assert producer.publish(make_signal(0)).result(5).status == "accepted"
+    answers.close()
+    answers.join_thread()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"transport": "smtp"},
+        {"linger_ms": -1},
+        {"batch_max_messages": 0},
+        {"batch_max_messages": 5001},
+        {"batch_max_bytes": 10},
+        {"batch_max_bytes": 2 * 1024 * 1024},
+        {"max_in_flight_requests": 0},
+        {"buffer_max_messages": 0},
+        {"delivery_timeout_ms": 0},
+        {"request_timeout_ms": -1},
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_by_name(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        make_producer(**settings)
+
+
+def test_a_producer_of_no_account_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="without the credentials"):
+        Producer(URL, "key", {})
+
+
+async def test_the_async_face_publishes_awaits_and_closes(service: respx.Route) -> None:
+    seen: list[DeliveryReport] = []
+
+    async def note(report: DeliveryReport) -> None:
+        seen.append(report)
+
+    async with AsyncProducer(URL, "key", AccessToken("token"), linger_ms=1) as producer:
+        deliveries = [await producer.publish(make_signal(n), on_delivery=note) for n in range(20)]
+        reports = await asyncio.gather(*deliveries)
+        assert await producer.flush(5) == 0
+    assert reports == seen
+    assert producer.stats().delivered == 20
+
+
+async def test_the_async_face_waits_for_room_and_then_refuses(dead_service: respx.Route) -> None:
+    producer = AsyncProducer(
+        URL, "key", AccessToken("token"), buffer_max_messages=1, max_block_ms=30
+    )
+    await producer.publish(make_signal(0))
+    with pytest.raises(BufferFullError):
+        await producer.publish(make_signal(1))
+    with pytest.raises(UndeliveredError):
+        await producer.close(0)
+
+
+async def test_an_unclosed_async_producer_warns(service: respx.Route) -> None:
+    producer = AsyncProducer(URL, "key", {UUID(int=1): AccessToken("token")})
+    with pytest.warns(ResourceWarning, match="Unclosed AsyncProducer with 0 signals pending"):
+        del producer
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind() -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 5
+    while leftovers := [t for t in threading.enumerate() if t.name.startswith("signal-")]:
+        assert time.monotonic() < deadline, f"still running: {leftovers}"
+        leftovers[0].join(0.1)
