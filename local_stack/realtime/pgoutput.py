@@ -10,21 +10,10 @@ from dataclasses import dataclass, field
 
 _RELATION = ord("R")
 _INSERT = ord("I")
-_COMMIT = ord("C")
 
 
-@dataclass(frozen=True, slots=True)
-class Inserted:
-    """One inserted row; a value is the text that PostgreSQL prints, or None for null."""
-
-    values: dict[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """The end of a transaction; everything before `end_lsn` has been received."""
-
-    end_lsn: int
+Row = dict[str, str | None]
+"""One inserted row: the text that PostgreSQL prints for each column, or None for null."""
 
 
 @dataclass(slots=True)
@@ -33,13 +22,11 @@ class Decoder:
 
     _columns: dict[int, list[str]] = field(default_factory=dict)
 
-    def decode(self, message: bytes) -> Inserted | Committed | None:
-        """One message of the stream; None for what does not matter here."""
+    def decode(self, message: bytes) -> Row | None:
+        """Return the row of an insert message; None for every other message."""
         kind = message[0]
         if kind == _INSERT:
             return self._insert(message)
-        if kind == _COMMIT:
-            return Committed(struct.unpack_from(">Q", message, 10)[0])
         if kind == _RELATION:
             self._relation(message)
         return None
@@ -58,21 +45,21 @@ class Decoder:
             start += 8  # type, type modifier
         self._columns[relation_id] = columns
 
-    def _insert(self, message: bytes) -> Inserted:
+    def _insert(self, message: bytes) -> Row:
         relation_id: int = struct.unpack_from(">I", message, 1)[0]
         start = 8  # kind, relation id, 'N', number of columns
-        values: dict[str, str | None] = {}
+        row: Row = {}
         for name in self._columns[relation_id]:
             kind = message[start : start + 1]
             start += 1
             if kind != b"t":
-                values[name] = None
+                row[name] = None
                 continue
             length: int = struct.unpack_from(">I", message, start)[0]
             start += 4
-            values[name] = message[start : start + length].decode()
+            row[name] = message[start : start + length].decode()
             start += length
-        return Inserted(values)
+        return row
 
 
 def _c_string(message: bytes, start: int) -> tuple[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import msgspec
@@ -12,9 +11,8 @@ from local_stack.realtime.authorization import CheckFailure, Identity, TokenRefu
 from local_stack.realtime.protocol import Broadcast
 from local_stack.realtime.session import Services
 
-_log = logging.getLogger(__name__)
-
 BLANK = "can't be blank"
+UNSUPPORTED = "Unsupported Media Type: send application/json or application/octet-stream, not "
 TOO_LARGE = "Payload size exceeds tenant limit"
 
 
@@ -23,49 +21,47 @@ class RestBroadcasts:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._max_payload = services.limits.payload_bytes
 
     async def batch(self, request: web.Request) -> web.Response:
         """`{"messages": [{topic, event, payload, private}]}`; forbidden ones are left out."""
         try:
             identity = self._identify(request)
+            messages, errors = _parse_batch(await request.read(), self._max_payload)
+            if errors:
+                return _answer(422, {"errors": errors})
+            private = {message.topic for message in messages if message.private}
+            permitted = {topic for topic in private if await self._may_write(topic, identity)}
         except TokenRefusal:
-            return _message(401, "Unauthorized")
-        messages, errors = _parse_batch(await _body(request), self._services.limits.payload_bytes)
-        if errors:
-            return web.json_response({"errors": errors}, status=422)
-        permitted: dict[str, bool] = {}
+            return _answer(401, {"message": "Unauthorized"})
+        except CheckFailure as failure:
+            return _answer(503, {"message": failure.text})
         for message in messages:
-            if message.private and message.topic not in permitted:
-                permitted[message.topic] = await self._may_write(message.topic, identity)
-        for message in messages:
-            if not message.private or permitted[message.topic]:
+            if not message.private or message.topic in permitted:
                 self._publish(message.topic, message.private, message.broadcast())
-        return web.Response(status=202)
+        return _answer(202)
 
     async def single(self, request: web.Request) -> web.Response:
         """The body is the payload; topic and event are in the path."""
-        try:
-            identity = self._identify(request)
-        except TokenRefusal:
-            return _message(401, "Unauthorized")
         topic, event = request.match_info["topic"], request.match_info["event"]
         is_binary = request.content_type == "application/octet-stream"
-        if not is_binary and request.content_type != "application/json":
-            text = (
-                "Unsupported Media Type: send application/json or application/octet-stream, "
-                f"not {request.content_type}"
-            )
-            return web.json_response({"error": text}, status=415)
-        payload = await _body(request)
-        if not is_binary and not _is_json(payload):
-            return web.json_response({"errors": {"payload": ["is invalid"]}}, status=422)
-        if len(payload) > self._services.limits.payload_bytes:
-            return web.json_response({"errors": {"payload": [TOO_LARGE]}}, status=422)
         is_private = request.query.get("private") == "true"
-        if is_private and not await self._may_write(topic, identity):
-            return _message(403, "Unauthorized")
+        try:
+            identity = self._identify(request)
+            if not is_binary and request.content_type != "application/json":
+                return _answer(415, {"error": UNSUPPORTED + request.content_type})
+            payload = await request.read()
+            problem = _payload_problem(payload, is_binary, self._max_payload)
+            if problem is not None:
+                return _answer(422, {"errors": {"payload": [problem]}})
+            if is_private and not await self._may_write(topic, identity):
+                return _answer(403, {"message": "Unauthorized"})
+        except TokenRefusal:
+            return _answer(401, {"message": "Unauthorized"})
+        except CheckFailure as failure:
+            return _answer(503, {"message": failure.text})
         self._publish(topic, is_private, Broadcast(event, payload, is_binary=is_binary))
-        return web.Response(status=202)
+        return _answer(202)
 
     def _identify(self, request: web.Request) -> Identity:
         """The caller of a request. A user's token that is wrong is never taken as no token."""
@@ -77,11 +73,7 @@ class RestBroadcasts:
         return authenticator.identify_api_key(key)
 
     async def _may_write(self, topic: str, identity: Identity) -> bool:
-        try:
-            return await self._services.authorization.may_write(topic, identity)
-        except CheckFailure as failure:
-            _log.warning("Cannot broadcast on %s: %s", topic, failure)
-            return False
+        return await self._services.authorization.may_write(topic, identity)
 
     def _publish(self, topic: str, is_private: bool, broadcast: Broadcast) -> None:
         self._services.hub.publish(is_private=is_private, name=topic, broadcast=broadcast)
@@ -134,17 +126,21 @@ def _parse_message(
     return _BatchMessage(fields["topic"], fields["event"], msgspec.Raw(payload), private), {}
 
 
-def _is_json(body: bytes) -> bool:
+def _payload_problem(payload: bytes, is_binary: bool, max_payload: int) -> str | None:
+    if len(payload) > max_payload:
+        return TOO_LARGE
+    if is_binary:
+        return None
     try:
-        msgspec.json.decode(body)
+        msgspec.json.decode(payload)
     except (msgspec.MsgspecError, RecursionError):
-        return False
-    return True
+        return "is invalid"
+    return None
 
 
-async def _body(request: web.Request) -> bytes:
-    return await request.read()
-
-
-def _message(status: int, text: str) -> web.Response:
-    return web.json_response({"message": text}, status=status)
+def _answer(status: int, content: object = None) -> web.Response:
+    """An answer that a browser of any origin may read."""
+    headers = {"Access-Control-Allow-Origin": "*"}
+    if content is None:
+        return web.Response(status=status, headers=headers)
+    return web.json_response(content, status=status, headers=headers)

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 import psycopg2
@@ -25,6 +26,7 @@ PUBLICATION = "supabase_realtime_messages_publication"
 SLOT = "supabase_realtime_messages_replication_slot"
 MESSAGES_PER_TURN = 64
 """How many are read before the sockets get their turn to write."""
+ACKNOWLEDGE_SECONDS = 1.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 
@@ -68,11 +70,13 @@ class Tail:
                 await self._prepare()
                 await self._stream()
             except (psycopg2.Error, OSError, DatabaseNotReady) as error:
-                if self._streaming.is_set():
-                    delay = FIRST_RETRY_SECONDS
-                _log.warning("Lost the replication of realtime.messages: %s", str(error).strip())
-            finally:
+                text = str(error).strip()
+                _log.warning("Cannot follow realtime.messages: %s; trying again", text)
+            except Exception:
+                _log.exception("Cannot follow realtime.messages; trying again")
+            if self._streaming.is_set():
                 self._streaming.clear()
+                delay = FIRST_RETRY_SECONDS
             await asyncio.sleep(delay * random.uniform(0.5, 1))
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
@@ -109,25 +113,38 @@ class Tail:
         cursor: psycopg2.extras.ReplicationCursor,
     ) -> None:
         decoder = pgoutput.Decoder()
+        acknowledged_at = 0.0
         while True:
-            for _ in range(MESSAGES_PER_TURN):
-                message = cursor.read_message()
-                if message is None:
-                    await _readable(connection.fileno())
-                    break
-                match decoder.decode(message.payload):
-                    case pgoutput.Inserted(values):
-                        self._broadcast(values)
-                    case pgoutput.Committed(end_lsn):
-                        cursor.send_feedback(flush_lsn=end_lsn)
+            is_drained = self._broadcast_some(cursor, decoder)
+            now = time.monotonic()
+            if now - acknowledged_at >= ACKNOWLEDGE_SECONDS:
+                # Keepalives move `wal_end` too: the WAL of other tables is not kept for us.
+                cursor.send_feedback(flush_lsn=cursor.wal_end, force=True)
+                acknowledged_at = now
+            if is_drained:
+                await _readable(connection.fileno())
             else:
                 await asyncio.sleep(0)
 
-    def _broadcast(self, row: dict[str, str | None]) -> None:
+    def _broadcast_some(
+        self, cursor: psycopg2.extras.ReplicationCursor, decoder: pgoutput.Decoder
+    ) -> bool:
+        """Publish what has arrived, but not more than one turn's worth; whether that was all."""
+        for _ in range(MESSAGES_PER_TURN):
+            message = cursor.read_message()
+            if message is None:
+                return True
+            row = decoder.decode(message.payload)
+            if row is not None:
+                self._broadcast(row)
+        return False
+
+    def _broadcast(self, row: pgoutput.Row) -> None:
         """Publish one row, or say in the log why it cannot be, as hosted does."""
         topic, event, private = row["topic"], row["event"], row["private"]
         payload, binary = row["payload"], row.get("binary_payload")
-        if topic is None or event is None or private is None or (payload is binary is None):
+        has_payload = payload is not None or binary is not None
+        if topic is None or event is None or private is None or not has_payload:
             _log.warning("Cannot broadcast message %s: event or payload is missing", row["id"])
             return
         if binary is not None:

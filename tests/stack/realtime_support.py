@@ -24,7 +24,8 @@ from local_stack.settings import PUBLISHABLE_KEY, StackSettings
 DEADLINE = 10.0
 READ_PREFIX = "realtime-test:read:"
 WRITE_PREFIX = "realtime-test:write:"
-
+# aiohttp's client waits this long for an answer to its close, even from a peer that is gone.
+_CLOSE_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=1.0)
 _POLICIES = f"""
 drop policy if exists realtime_test_reads on realtime.messages;
 drop policy if exists realtime_test_writes on realtime.messages;
@@ -167,11 +168,11 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(url: str, key: str = PUBLISHABLE_KEY, **options: Any) -> AsyncIterator[Wire]:
+async def wire(url: str, key: str = PUBLISHABLE_KEY) -> AsyncIterator[Wire]:
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(
-            f"{url}/realtime/v1/websocket", params={"apikey": key}, **options
+            f"{url}/realtime/v1/websocket", params={"apikey": key}, timeout=_CLOSE_TIMEOUT
         ) as socket,
     ):
         yield Wire(socket)

@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 from realtime import AsyncRealtimeChannel
+from supabase import AsyncClient, create_async_client
 
 from local_stack.keys import Keys
 from local_stack.settings import PUBLISHABLE_KEY
-from supabase import AsyncClient, create_async_client
 from tests.plugins.stack import RunningStack
 from tests.stack.realtime_support import (
     DEADLINE,

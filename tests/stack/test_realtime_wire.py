@@ -350,6 +350,26 @@ async def test_replication_comes_back_after_it_was_cut(
         assert (await client.receive())["payload"]["event"] == "back"
 
 
+async def test_the_write_ahead_log_of_other_tables_is_not_kept(
+    server: Server, database: asyncpg.Connection
+) -> None:
+    async with wire(server.url) as client:
+        await client.join(PUBLIC, broadcast={"replication_ready": True})
+        assert (await client.receive())["event"] == "system"
+    start = await database.fetchval("select pg_current_wal_lsn()")
+    is_behind = True
+    async with asyncio.timeout(DEADLINE):
+        while is_behind:
+            await database.execute("select pg_logical_emit_message(false, 'test', 'x')")
+            is_behind = await database.fetchval(
+                "select bool_or(confirmed_flush_lsn <= $1) from pg_replication_slots"
+                " where slot_name ~ ('realtime_messages_replication_slot_' || $2 || '_')",
+                start,
+                str(server.process_id),
+            )
+    assert is_behind is False, "there is a slot, and it has moved on"
+
+
 class TestByHttp:
     """Broadcasts by HTTP, whose client says what the answer is."""
 
