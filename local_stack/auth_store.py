@@ -239,9 +239,10 @@ async def refresh(connection: asyncpg.Connection, token: str, now: datetime) -> 
         if active is not None and active["parent"] == token:
             return Refreshed(user, session_id, active["token"])
         if now > row["updated_at"] + REFRESH_TOKEN_REUSE_INTERVAL:
+            # Long ago, so that none of them is within its reuse interval.
             await connection.execute(
                 """
-                update auth.refresh_tokens set revoked = true, updated_at = now()
+                update auth.refresh_tokens set revoked = true, updated_at = 'epoch'
                 where session_id = $1
                 """,
                 session_id,

@@ -22,6 +22,7 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 BUFFERED_BODY_BYTES = 256 * 1024
 """Bodies up to this size are read whole and sent in one write: fewer wake-ups on the hot path."""
 IDLE_SECONDS = 150.0  # hosted: a function that sends nothing for 150 s is answered with 504
+REQUEST_ID = web.RequestKey("request_id", str)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # RFC 9110 7.6.1: these belong to one connection and are not passed on.
 _HOP_BY_HOP = frozenset(
@@ -134,7 +135,7 @@ class FunctionsProxy:
             raise
         async with upstream:
             headers = _end_to_end(upstream.headers)
-            headers["x-sb-request-id"] = headers["sb-request-id"] = request["request_id"]
+            headers["x-sb-request-id"] = headers["sb-request-id"] = request[REQUEST_ID]
             headers["x-served-by"] = "supabase-edge-runtime"
             length = upstream.content_length
             if length is not None and length <= BUFFERED_BODY_BYTES and request.method != "HEAD":
@@ -147,7 +148,7 @@ class FunctionsProxy:
         headers.update(self._forwarded)
         headers["X-Forwarded-For"] = request.remote or "127.0.0.1"
         headers["X-Forwarded-Path"] = request.path
-        headers["sb-request-id"] = headers["x-sb-request-id"] = request["request_id"]
+        headers["sb-request-id"] = headers["x-sb-request-id"] = request[REQUEST_ID]
         return headers
 
 

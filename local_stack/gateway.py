@@ -20,7 +20,7 @@ import uvloop
 from aiohttp import web
 
 from local_stack.auth import AuthApi, AuthConfig
-from local_stack.functions_proxy import FunctionsProxy
+from local_stack.functions_proxy import REQUEST_ID, FunctionsProxy
 from local_stack.keys import Keys
 from local_stack.realtime.server import Realtime
 from local_stack.rest import ApiConfig, RestApi
@@ -109,7 +109,7 @@ def _logged(handler: Handler) -> Handler:
         started = time.perf_counter()
         status = 500
         request_id = str(uuid.uuid4())
-        request["request_id"] = request_id
+        request[REQUEST_ID] = request_id
         try:
             response = await handler(request)
             status = response.status
