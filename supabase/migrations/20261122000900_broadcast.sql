@@ -48,9 +48,11 @@ declare
   v_account_id uuid := (
     select account.account_id from private.accounts as account
     where account.account_no = new.account_no);
-  v_payload jsonb := private.broadcast_payload(v_account_id, new);
+  v_payload jsonb;
   v_trader_id uuid;
 begin
+  -- Not in the declaration: an error there would not be caught below.
+  v_payload := private.broadcast_payload(v_account_id, new);
   perform realtime.send(
     v_payload, 'signals_ingested', 'account:' || v_account_id || ':signals', true);
   for v_trader_id in
