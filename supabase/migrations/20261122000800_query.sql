@@ -91,18 +91,18 @@ $$;
 comment on function private.require_query is
 'PT400 unless the order, the page size and the number of filter values are allowed.';
 
-create function public.query_signals(
-  traders uuid [] default null,
-  symbols text [] default null,
-  timeframes text [] default null,
-  actions text [] default null,
-  min_confidence double precision default null,
-  "from" timestamptz default null,
-  "to" timestamptz default null,
-  after_seq bigint default null,
-  sort text default null,
-  cursor text default null,
-  page_size integer default 100
+create function private.query_signals(
+  traders uuid [],
+  symbols text [],
+  timeframes text [],
+  actions text [],
+  min_confidence double precision,
+  from_time timestamptz,
+  to_time timestamptz,
+  after_seq bigint,
+  sort text,
+  cursor text,
+  page_size integer
 )
 returns json
 language plpgsql
@@ -156,7 +156,7 @@ begin
   into v_rows
   using
     query_signals.traders, query_signals.symbols, query_signals.timeframes, query_signals.actions,
-    query_signals.min_confidence, query_signals."from", query_signals."to",
+    query_signals.min_confidence, query_signals.from_time, query_signals.to_time,
     query_signals.after_seq, v_start.generated_at, v_start.seq, v_page_size + 1;
 
   if cardinality(v_rows) > v_page_size then
@@ -174,6 +174,31 @@ begin
 end
 $$;
 
+comment on function private.query_signals is 'Body of public.query_signals.';
+
+create function public.query_signals(
+  traders uuid [] default null,
+  symbols text [] default null,
+  timeframes text [] default null,
+  actions text [] default null,
+  min_confidence double precision default null,
+  "from" timestamptz default null,
+  "to" timestamptz default null,
+  after_seq bigint default null,
+  sort text default null,
+  cursor text default null,
+  page_size integer default 100
+)
+returns json
+language sql
+stable
+set search_path = ''
+as $$
+  select private.query_signals(
+    traders, symbols, timeframes, actions, min_confidence, "from", "to", after_seq, sort, cursor,
+    page_size)
+$$;
+
 comment on function public.query_signals is
 'A page of the caller''s signals: newest first, or by seq (the default with after_seq). from is
 inclusive, to exclusive. last_seq is the account''s in the same snapshot: when next_cursor is null,
@@ -182,4 +207,5 @@ every signal of the filter up to last_seq has been returned.';
 grant execute on function private.encode_cursor to authenticated;
 grant execute on function private.decode_cursor to authenticated;
 grant execute on function private.require_query to authenticated;
+grant execute on function private.query_signals to authenticated;
 grant execute on function public.query_signals to authenticated;
