@@ -85,10 +85,10 @@ def not_implemented(feature: str) -> ApiError:
     )
 
 
-def database_unavailable(reason: str) -> ApiError:
+def database_unavailable(code: str, reason: str) -> ApiError:
     return ApiError(
         503,
-        "PGRST001",
+        code,
         "Database connection error. Retrying the connection.",
         details=reason,
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
@@ -112,9 +112,10 @@ def from_exception(error: BaseException, role: str) -> ApiError | None:
     if isinstance(error, asyncpg.DataError | UnicodeEncodeError):
         return ApiError(400, "22023", f"Cannot use a value of the request: {error}")
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return database_unavailable(str(error) or type(error).__name__)
+        code = "PGRST000" if isinstance(error, OSError) else "PGRST001"
+        return database_unavailable(code, str(error) or type(error).__name__)
     if isinstance(error, asyncio.TimeoutError):
-        return database_unavailable("no answer in time")
+        return database_unavailable("PGRST001", "no answer in time")
     return None
 
 

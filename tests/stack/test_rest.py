@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -118,6 +119,30 @@ def test_a_statement_that_takes_too_long_is_cancelled(
     headers = {"apikey": stack.publishable_key}
     answer = api.post("/rpc/rest_sleep", json={"seconds": 10}, headers=headers)
     assert problem(answer) == (500, "57014")
+
+
+def test_a_database_that_goes_away_is_503_with_retry_after(
+    api: httpx.Client, stack: RunningStack
+) -> None:
+    kill = """
+    do $$
+    begin
+      loop
+        perform pg_terminate_backend(pid) from pg_stat_activity
+        where usename = 'authenticator' and query like '%"rest_sleep"%' and state = 'active';
+        exit when found;
+        perform pg_sleep(0.02), pg_stat_clear_snapshot();
+      end loop;
+    end
+    $$
+    """
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(run_sql, stack.database_url, kill)
+        answer = api.post("/rpc/rest_sleep", json={"seconds": 7})
+        killed.result(timeout=10)
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["retry-after"] == "1"
+    assert api.post("/rpc/rest_add", json={"a": 1}).json() == 11
 
 
 def test_a_function_with_side_effects_is_refused_by_get(api: httpx.Client) -> None:

@@ -77,13 +77,22 @@ const checks = {
     const page = ok(await items().gt("id", 10).not("n", "is", null).order("id").limit(3));
     assert.deepEqual(ids(page), [11, 12, 13]);
     assert.deepEqual(ids(ok(await items().in("name", ["item 1", "a,b"]))), [1]);
-    assert.deepEqual(ids(ok(await items().or("id.eq.1,and(id.gt.39,n.eq.5)").order("id"))), [1, 40]);
-    assert.deepEqual(ids(ok(await items().contains("tags", ["t1"]).lt("id", 6).order("id"))), [1, 5]);
+    assert.deepEqual(ids(ok(await items().or("id.eq.1,and(id.gt.39,n.eq.5)").order("id"))), [
+      1,
+      40,
+    ]);
+    assert.deepEqual(ids(ok(await items().contains("tags", ["t1"]).lt("id", 6).order("id"))), [
+      1,
+      5,
+    ]);
     assert.deepEqual(ids(ok(await items().eq("data->>a", "7"))), [7]);
     assert.deepEqual(ids(ok(await items().ilike("name", "ITEM 4_"))), [40]);
     const aliased = ok(await items("title:name,price::text").eq("id", 2).single());
     assert.deepEqual(aliased, { title: "item 2", price: "3.00" });
-    assert.deepEqual(ids(ok(await items().order("id", { ascending: false }).range(1, 2))), [39, 38]);
+    assert.deepEqual(ids(ok(await items().order("id", { ascending: false }).range(1, 2))), [
+      39,
+      38,
+    ]);
   },
   async "counts, and takes one row or none"() {
     const counted = await admin.from("rest_items").select("*", { count: "exact", head: true });
@@ -94,7 +103,10 @@ const checks = {
   },
   async "inserts, changes, upserts and deletes"() {
     const table = admin.from("rest_items");
-    assert.deepEqual(ids(ok(await table.insert([{ id: 300 }, { id: 301, n: 1 }]).select())), [300, 301]);
+    assert.deepEqual(ids(ok(await table.insert([{ id: 300 }, { id: 301, n: 1 }]).select())), [
+      300,
+      301,
+    ]);
     assert.equal(ok(await table.update({ n: 9 }).eq("id", 300).select().single()).n, 9);
     ok(await table.upsert({ id: 301, n: 2 }));
     const left = await table.upsert({ id: 301, n: 3 }, { ignoreDuplicates: true }).select();
