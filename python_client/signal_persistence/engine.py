@@ -103,6 +103,11 @@ class Engine:
         """Whether this is a copy in a child of the process that made it."""
         return os.getpid() != self._pid
 
+    @property
+    def in_callback(self) -> bool:
+        """Whether the caller is an on_delivery callback."""
+        return self._dispatcher.is_current()
+
     def check_process(self) -> None:
         """Raise ForkedProducerError in a forked child."""
         if self.forked:
@@ -161,12 +166,12 @@ class Engine:
         """Return all counts of one moment."""
         return self._ledger.stats(self._dispatcher.waiting(), self._dispatcher.errors)
 
-    async def close(self, seconds: float) -> list[DeliveryReport]:
+    async def close(self, seconds: float, *, in_callback: bool) -> list[DeliveryReport]:
         """Send what is left within `seconds`, then give up; return the reports of what was left.
 
-        A second call returns an empty list, and waits for the first unless it is a callback's.
+        A second call returns an empty list, and waits for the first. `in_callback` says that a
+        callback is calling: then nothing that waits for callbacks is waited for.
         """
-        in_callback = self._dispatcher.is_current()
         if in_callback and self._ledger.closed:
             return []
         self._ledger.close()

@@ -7,11 +7,11 @@ import logging
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 from signal_persistence.callbacks import (
@@ -20,7 +20,7 @@ from signal_persistence.callbacks import (
     ThreadDispatcher,
 )
 from signal_persistence.credentials import Credentials
-from signal_persistence.delivery import Delivery
+from signal_persistence.delivery import Delivery, DeliveryReport
 from signal_persistence.engine import CallOnLoop, Engine
 from signal_persistence.errors import ClosedError, ConfigurationError, UndeliveredError
 from signal_persistence.ledger import ProducerStats
@@ -125,8 +125,9 @@ class _ProducerBase:
         """Return what runs a function on the engine's loop; it must not hold on to `self`."""
         raise NotImplementedError
 
-    def _close_seconds(self, timeout: float | None) -> float:
-        return self._settings.close_timeout_ms / 1000 if timeout is None else timeout
+    def _close_engine(self, timeout: float | None) -> Coroutine[Any, Any, list[DeliveryReport]]:
+        seconds = self._settings.close_timeout_ms / 1000 if timeout is None else timeout
+        return self._engine.close(seconds, in_callback=self._engine.in_callback)
 
     def _begin(self) -> None:
         """Start the engine, if its loop is there already."""
@@ -187,7 +188,7 @@ class Producer(_ProducerBase):
             return
         _open_producers.discard(self)
         try:
-            abandoned = self._loop.run(self._engine.close(self._close_seconds(timeout)))
+            abandoned = self._loop.run(self._close_engine(timeout))
         except ClosedError:
             return
         self._loop.close()
@@ -215,7 +216,8 @@ class Producer(_ProducerBase):
         _open_producers.add(self)
 
     def _finish_behind(self) -> None:
-        self._loop.finish(partial(self._engine.close, self._close_seconds(None)))
+        seconds = self._settings.close_timeout_ms / 1000
+        self._loop.finish(partial(self._engine.close, seconds, in_callback=False))
 
 
 class AsyncProducer(_ProducerBase):
@@ -256,7 +258,7 @@ class AsyncProducer(_ProducerBase):
         """As `Producer.close`; callbacks that have not returned by then are cancelled."""
         if self._engine.forked:
             return
-        abandoned = await self._engine.close(self._close_seconds(timeout))
+        abandoned = await self._close_engine(timeout)
         if abandoned:
             raise UndeliveredError(abandoned)
 

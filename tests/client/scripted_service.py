@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from signal_persistence import AccessToken, Signal
+from signal_persistence import AccessToken, DeliveryReport, Signal
 from signal_persistence.callbacks import DeliveryCallback, TaskDispatcher
 from signal_persistence.engine import Engine
 from signal_persistence.errors import ConnectError, ConnectionLostError, RequestTimeoutError
@@ -181,6 +181,11 @@ def publish(
     sender, record = engine.prepare(signal, account_id, on_delivery)
     assert engine.offer(sender, record), "the buffer is full"
     return record.delivery
+
+
+async def close(engine: Engine, seconds: float) -> list[DeliveryReport]:
+    """Close as the async face does."""
+    return await engine.close(seconds, in_callback=engine.in_callback)
 
 
 def _call_now(callback: Callable[[], object]) -> None:

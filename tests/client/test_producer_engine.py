@@ -23,7 +23,13 @@ from signal_persistence import (
     RejectedError,
 )
 from signal_persistence.engine import Engine
-from tests.client.scripted_service import ScriptedService, make_engine, make_signal, publish
+from tests.client.scripted_service import (
+    ScriptedService,
+    close,
+    make_engine,
+    make_signal,
+    publish,
+)
 from tests.client.virtual_time import run
 
 FAULTS = ["refused", "timeout", "lost", "lost ack", "late", "garbage"]
@@ -60,7 +66,7 @@ def test_any_faults_and_then_success_store_and_report_every_signal_once_in_order
             await asyncio.sleep(0.07)
             assert_accounted(engine)
         assert await engine.flush(None) == 0
-        assert await engine.close(10) == []
+        assert await close(engine, 10) == []
         assert numbers_of(reports) == list(range(count))
         assert all(report.stored for report in reports)
         assert list(service.stored["None"].values()) == list(range(1, count + 1))
@@ -97,7 +103,7 @@ def test_accounts_are_sent_side_by_side_and_each_in_order(
             for account in accounts:
                 publish(engine, make_signal(number), account)
         assert await engine.flush(None) == 0
-        await engine.close(1)
+        await close(engine, 1)
         for account in accounts:
             own = [report for report in reports if report.account_id == account]
             assert numbers_of(own) == list(range(signals))
@@ -116,7 +122,7 @@ def test_two_accounts_are_under_way_at_once_and_one_account_never_twice() -> Non
         for number in range(3):
             for account in accounts:
                 publish(engine, make_signal(number), account)
-        await engine.close(60)
+        await close(engine, 60)
         assert service.most_in_flight == 2
         assert service.most_of_one_token == 1
 
@@ -138,7 +144,7 @@ def test_an_account_that_fails_does_not_hold_up_the_others() -> None:
         delivery = publish(engine, make_signal(0), accounts[1])
         await asyncio.sleep(0.2)
         assert delivery.done()
-        await engine.close(0)
+        await close(engine, 0)
 
     run(scenario())
 
@@ -158,7 +164,7 @@ def test_the_first_signal_of_a_batch_waits_for_the_linger_and_no_longer(gap: flo
         for request in service.requests[:-1]:
             assert request.at - published[index] == pytest.approx(0.1, abs=1e-6)
             index += len(request.keys)
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -171,7 +177,7 @@ def test_a_full_batch_does_not_linger() -> None:
             publish(engine, make_signal(number))
         await asyncio.sleep(1)
         assert [len(request.keys) for request in service.requests] == [10, 10]
-        await engine.close(1)
+        await close(engine, 1)
         assert len(service.requests) == 3
 
     run(scenario())
@@ -186,7 +192,7 @@ def test_retry_after_is_the_least_pause() -> None:
         first, second, third = [request.at for request in service.requests]
         assert second - first >= 7
         assert third - second >= 7
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -211,7 +217,7 @@ def test_a_refused_token_is_renewed_once_and_then_waits_without_losing_the_batch
         assert [request.token for request in service.requests] == ["token 1", "token 2", "token 4"]
         assert service.requests[1].at == service.requests[0].at
         assert len({request.request_id for request in service.requests}) == 1
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -223,7 +229,7 @@ def test_a_batch_that_is_too_large_is_halved_in_order_under_new_ids() -> None:
         engine = make_engine(service, on_delivery=reports.append)
         for number in range(10):
             publish(engine, make_signal(number))
-        await engine.close(10)
+        await close(engine, 10)
         assert numbers_of(reports) == list(range(10))
         assert list(service.stored["None"].values()) == list(range(1, 11))
         ids = [request.request_id for request in service.requests]
@@ -237,7 +243,7 @@ def test_one_signal_that_is_too_large_by_itself_is_reported() -> None:
         service = ScriptedService(largest_batch=0)
         engine = make_engine(service)
         delivery = publish(engine, make_signal(0))
-        await engine.close(5)
+        await close(engine, 5)
         assert delivery.report.status == "failed"
         assert delivery.report.code == "batch_too_large"
         assert not delivery.report.in_doubt
@@ -258,7 +264,7 @@ def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(status: int) 
         assert second.report.status == "accepted"
         stats = engine.stats()
         assert (stats.delivered, stats.failed, stats.pending) == (1, 1, 0)
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -284,7 +290,7 @@ def test_a_bad_signal_is_rejected_by_name_and_the_others_get_consecutive_seqs() 
         assert await deliveries[3] is reports[3]
         stats = engine.stats()
         assert (stats.delivered, stats.duplicates, stats.rejected) == (3, 1, 1)
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -314,7 +320,7 @@ def test_each_signal_has_its_whole_delivery_timeout_and_is_then_given_up() -> No
         with pytest.raises(DeliveryTimeoutError):
             await first
         assert engine.stats().failed == 2
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -327,7 +333,7 @@ def test_a_signal_that_was_never_sent_is_given_up_without_doubt() -> None:
         await asyncio.sleep(10)
         assert delivery.report.code == "delivery_timeout"
         assert not delivery.report.in_doubt
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -350,7 +356,7 @@ def test_the_buffer_is_bounded_by_messages_and_says_why_it_is_full() -> None:
         assert caught.value.outage_started_at is not None
         await engine.wait_for_room(record, 60)
         assert engine.offer(sender, record)
-        await engine.close(10)
+        await close(engine, 10)
         assert engine.stats().delivered == 6
 
     run(scenario())
@@ -366,7 +372,7 @@ def test_the_buffer_is_bounded_by_bytes() -> None:
         sender, record = engine.prepare(make_signal(3), None, None)
         assert not engine.offer(sender, record)
         assert engine.stats().pending_bytes == 3 * size
-        await engine.close(1)
+        await close(engine, 1)
         assert engine.stats().pending_bytes == 0
 
     run(scenario())
@@ -380,7 +386,7 @@ def test_waiting_for_room_ends_when_the_producer_is_closed() -> None:
         sender, record = engine.prepare(make_signal(1), None, None)
         waiting = asyncio.create_task(engine.wait_for_room(record, 1_000))
         await asyncio.sleep(1)
-        closing = asyncio.create_task(engine.close(5))
+        closing = asyncio.create_task(close(engine, 5))
         await waiting
         with pytest.raises(ClosedError):
             engine.offer(sender, record)
@@ -400,7 +406,7 @@ def test_flush_does_not_wait_for_what_is_published_after_it() -> None:
             publish(engine, make_signal(number))
         assert await flushing == 0
         assert engine.stats().pending == 4
-        await engine.close(60)
+        await close(engine, 60)
 
     run(scenario())
 
@@ -414,7 +420,7 @@ def test_flush_returns_how_many_are_left_when_its_time_is_over() -> None:
         before = asyncio.get_running_loop().time()
         assert await engine.flush(3.0) == 7
         assert asyncio.get_running_loop().time() - before == pytest.approx(3.0, abs=1e-6)
-        await engine.close(1_000)
+        await close(engine, 1_000)
         assert engine.stats().delivered == 7
 
     run(scenario())
@@ -444,7 +450,7 @@ def test_close_is_bounded_in_every_state_and_names_what_it_gave_up(state: str) -
             publish(engine, make_signal(0))
         await asyncio.sleep(1)
         before = asyncio.get_running_loop().time()
-        abandoned = await engine.close(2.0)
+        abandoned = await close(engine, 2.0)
         assert asyncio.get_running_loop().time() - before <= 2.1
         assert service.closed
         lost = state in ("in flight", "backing off", "Retry-After")
@@ -465,7 +471,7 @@ def test_close_tries_once_more_without_waiting_for_the_pause_to_end() -> None:
         delivery = publish(engine, make_signal(0))
         await asyncio.sleep(10)
         assert not delivery.done()
-        assert await engine.close(1.0) == []
+        assert await close(engine, 1.0) == []
         assert delivery.report.status == "accepted"
 
     run(scenario())
@@ -477,7 +483,7 @@ def test_what_close_gave_up_is_reported_in_order_with_its_doubt() -> None:
         engine = make_engine(service, batch_max_messages=2)
         deliveries = [publish(engine, make_signal(number)) for number in range(5)]
         await asyncio.sleep(1)
-        abandoned = await engine.close(0.5)
+        abandoned = await close(engine, 0.5)
         assert numbers_of(abandoned) == list(range(5))
         assert [report.in_doubt for report in abandoned] == [True, True, False, False, False]
         with pytest.raises(AbandonedError):
@@ -490,9 +496,9 @@ def test_closing_twice_and_publishing_after_it_are_harmless() -> None:
     async def scenario() -> None:
         engine = make_engine(ScriptedService())
         publish(engine, make_signal(0))
-        first, second = await asyncio.gather(engine.close(1), engine.close(1))
+        first, second = await asyncio.gather(close(engine, 1), close(engine, 1))
         assert (first, second) == ([], [])
-        assert await engine.close(1) == []
+        assert await close(engine, 1) == []
         with pytest.raises(ClosedError):
             publish(engine, make_signal(1))
 
@@ -523,7 +529,7 @@ def test_callbacks_that_raise_or_hang_do_not_stop_the_sending() -> None:
         assert stats.delivered == 6
         assert stats.callback_errors == 3
         assert stats.callbacks_waiting == 3
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -548,7 +554,7 @@ def test_slow_callbacks_push_back_on_publish_instead_of_losing_reports() -> None
         may_end.set()
         await engine.wait_for_room(record, 1.0)
         assert engine.offer(sender, record)
-        await engine.close(1)
+        await close(engine, 1)
         assert numbers_of(seen) == list(range(5))
 
     run(scenario())
@@ -565,14 +571,14 @@ def test_a_callback_may_publish_flush_and_close() -> None:
                 publish(engine, make_signal(1))
                 assert await engine.flush(1.0) == 0
             else:
-                assert await engine.close(1.0) == []
+                assert await close(engine, 1.0) == []
 
         engine = make_engine(service, on_delivery=busy)
         publish(engine, make_signal(0))
         await asyncio.sleep(10)
         assert seen == [100.0, 101.0]
         assert engine.closed
-        assert await engine.close(0) == []
+        assert await close(engine, 0) == []
 
     run(scenario())
 
@@ -589,7 +595,7 @@ def test_an_unforeseen_error_is_retried_and_never_ends_a_lane() -> None:
         engine = make_engine(Buggy())
         delivery = publish(engine, make_signal(0))
         assert (await delivery).attempts == 3
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
 
@@ -603,6 +609,6 @@ def test_an_invalid_signal_and_an_unknown_account_are_refused_at_once() -> None:
             with pytest.raises(ConfigurationError, match="no credentials"):
                 publish(engine, make_signal(0), account)
         assert engine.stats().accepted == 0
-        await engine.close(1)
+        await close(engine, 1)
 
     run(scenario())
