@@ -247,6 +247,15 @@ async def test_a_broadcast_is_acknowledged_when_asked_for(stack: RunningStack) -
     assert reply["payload"] == {"status": "ok", "response": {}}
 
 
+async def test_a_broadcast_comes_back_to_its_sender_only_when_asked_for(
+    stack: RunningStack,
+) -> None:
+    async with wire(stack.api_url) as client:
+        await client.join(PUBLIC, broadcast={"ack": True})
+        await client.send(f"realtime:{PUBLIC}", "broadcast", {"event": "e", "payload": {}})
+        assert (await client.receive())["event"] == "phx_reply"
+
+
 async def test_a_broadcast_over_the_limit_is_refused(server: Server) -> None:
     async with wire(server.url) as client:
         await client.join(PUBLIC, broadcast={"ack": True, "self": True})
