@@ -141,6 +141,7 @@ begin
             = any(private.timestamp_shapes())
           and substr(field.generated_at, 12, 2) < '24' collate "C"
           and substr(field.generated_at, 18, 2) < '60' collate "C"
+          and (field.generated_at like '%Z' or right(field.generated_at, 5) < '15' collate "C")
           and value.generated_at is not null)) is not true
           then 'invalid_generated_at'
         when value.action is null then 'invalid_action'
@@ -153,6 +154,7 @@ begin
           and field.valid_until between '1' and '3' collate "C"
           and substr(field.valid_until, 12, 2) < '24' collate "C"
           and substr(field.valid_until, 18, 2) < '60' collate "C"
+          and (field.valid_until like '%Z' or right(field.valid_until, 5) < '15' collate "C")
           and translate(field.valid_until, '123456789', '000000000')
             = any(private.timestamp_shapes())) is not true
           then 'invalid_valid_until'
