@@ -34,6 +34,10 @@ values
 ('private.maintain_partitions()', ''),
 ('private.opened_windows(private.accounts)', ''),
 ('private.parse_signals(uuid,jsonb)', ''),
+(
+  'private.query_signals(uuid[],text[],text[],text[],double precision,timestamp with time zone,'
+  'timestamp with time zone,bigint,text,text,integer)', 'authenticated'
+),
 ('private.raise_error(integer,text,text,text)', 'authenticated,service_role'),
 ('private.replayed_verdict(integer,uuid,bigint)', ''),
 ('private.require_batch(uuid,jsonb)', ''),
