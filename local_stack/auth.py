@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import tomllib
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import bcrypt
 from aiohttp import web
 
 from local_stack import auth_store
+from local_stack.auth_admin import READ_WRITE, AuthAdmin, Passwords, save_changes
 from local_stack.auth_request import (
     HEALTH,
-    MAX_PASSWORD_BYTES,
     AuthApiError,
-    ban_seconds,
     email_address,
-    email_exists,
     json_body,
     json_object,
     new_password,
     no_such_user,
-    path_user_id,
-    positive,
     refuse_banned,
     refuse_phone,
     text,
     translate,
-    user_id_of,
     uuid_or_none,
+    verified_claims,
 )
-from local_stack.keys import Keys, KeysError
-from local_stack.rest_pool import Begin, Pool
-from local_stack.rest_request import GatewayRefusal, bearer_token, resolve_apikey
+from local_stack.keys import Keys
+from local_stack.rest_pool import Pool
+from local_stack.rest_request import GatewayRefusal, resolve_apikey
 from local_stack.settings import StackSettings
 
 POOL_SIZE = 4
-MAX_USERS_PER_PAGE = 1000
-ADMIN_ROLES = {"service_role", "supabase_admin"}
-_READ_WRITE = Begin(read_only=False, settings={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +58,9 @@ class AuthApi:
         self._keys = keys
         self._config = config
         self._issuer = f"{settings.api_url}/auth/v1"
-        self._bcrypt_cost = 10 if settings.durable else 4
         self._pool = Pool(settings.socket_dsn("supabase_auth_admin"), size=POOL_SIZE)
-        # bcrypt takes tens of milliseconds of processor time: never on the event loop.
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="bcrypt")
+        self._passwords = Passwords(cost=10 if settings.durable else 4)
+        self._admin = AuthAdmin(keys, self._pool, self._passwords)
         self._routes: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.Response]]] = {
             ("POST", "signup"): self._sign_up,
             ("POST", "token"): self._token,
@@ -79,13 +68,11 @@ class AuthApi:
             ("PUT", "user"): self._put_user,
             ("POST", "logout"): self._log_out,
             ("GET", "settings"): self._settings,
-            ("GET", "admin/users"): self._admin_list,
-            ("POST", "admin/users"): self._admin_create,
         }
 
     async def stop(self) -> None:
         await self._pool.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._passwords.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer any request below `/auth/v1/`."""
@@ -110,14 +97,9 @@ class AuthApi:
         handler = self._routes.get((request.method, resource))
         if handler is not None:
             return await handler(request)
-        if resource.startswith("admin/users/") and resource.count("/") == 2:
-            match request.method:
-                case "GET":
-                    return await self._admin_get(request)
-                case "PUT":
-                    return await self._admin_update(request)
-                case "DELETE":
-                    return await self._admin_delete(request)
+        answer = await self._admin.handle(request, resource)
+        if answer is not None:
+            return answer
         raise AuthApiError(
             501,
             "not_imitated",
@@ -135,11 +117,11 @@ class AuthApi:
                 422, "anonymous_provider_disabled", "Anonymous sign-ins are disabled"
             )
         email = email_address(body)
-        encrypted = await self._hash(new_password(body))
+        encrypted = await self._passwords.hash(new_password(body))
         user_id = uuid.uuid4()
         metadata = {**json_object(body, "data"), "sub": str(user_id), "email": email}
         metadata |= {"email_verified": True, "phone_verified": False}
-        async with self._pool.transaction(_READ_WRITE) as connection:
+        async with self._pool.transaction(READ_WRITE) as connection:
             try:
                 await auth_store.insert_user(
                     connection,
@@ -170,21 +152,21 @@ class AuthApi:
         password = text(body, "password")
         if not email:
             raise AuthApiError(400, "validation_failed", "missing email or phone")
-        async with self._pool.transaction(_READ_WRITE) as connection:
+        async with self._pool.transaction(READ_WRITE) as connection:
             user = await auth_store.find_user(connection, email=email)
-        if user is None or not await self._matches(password, user.encrypted_password):
+        if user is None or not await self._passwords.matches(password, user.encrypted_password):
             raise AuthApiError(400, "invalid_credentials", "Invalid login credentials")
         refuse_banned(user)
         if "email_confirmed_at" not in user.shown:
             raise AuthApiError(400, "email_not_confirmed", "Email not confirmed")
-        async with self._pool.transaction(_READ_WRITE) as connection:
+        async with self._pool.transaction(READ_WRITE) as connection:
             return await self._start_session(request, connection, user.id)
 
     async def _refresh_grant(self, token: str) -> web.Response:
         if not token:
             raise AuthApiError(400, "validation_failed", "refresh_token required")
         try:
-            async with self._pool.transaction(_READ_WRITE) as connection:
+            async with self._pool.transaction(READ_WRITE) as connection:
                 refreshed = await auth_store.refresh(connection, token, datetime.now(UTC))
         except auth_store.RefreshTokenNotFoundError as error:
             raise AuthApiError(400, "refresh_token_not_found", str(error)) from None
@@ -198,7 +180,7 @@ class AuthApi:
         )
 
     async def _get_user(self, request: web.Request) -> web.Response:
-        async with self._pool.transaction(_READ_WRITE) as connection:
+        async with self._pool.transaction(READ_WRITE) as connection:
             user, _ = await self._signed_in(request, connection)
         return web.json_response(dict(user.shown))
 
@@ -211,24 +193,24 @@ class AuthApi:
         if "data" in body:
             changes["user_metadata"] = json_object(body, "data")
         password = new_password(body) if body.get("password") else None
-        async with self._pool.transaction(_READ_WRITE) as connection:
+        async with self._pool.transaction(READ_WRITE) as connection:
             user, session_id = await self._signed_in(request, connection)
             if password is not None:
-                if await self._matches(password, user.encrypted_password):
+                if await self._passwords.matches(password, user.encrypted_password):
                     raise AuthApiError(
                         422,
                         "same_password",
                         "New password should be different from the old password.",
                     )
-                changes["encrypted_password"] = await self._hash(password)
+                changes["encrypted_password"] = await self._passwords.hash(password)
                 await auth_store.end_sessions(connection, user.id, session_id, "others")
-            return await self._updated(connection, user.id, changes)
+            return await save_changes(connection, user.id, changes)
 
     async def _log_out(self, request: web.Request) -> web.Response:
         scope = request.rel_url.query.get("scope", "global")
         if scope not in ("global", "local", "others"):
             raise AuthApiError(400, "validation_failed", f"Unsupported logout scope {scope[:50]}")
-        async with self._pool.transaction(_READ_WRITE) as connection:
+        async with self._pool.transaction(READ_WRITE) as connection:
             user, session_id = await self._signed_in(request, connection)
             await auth_store.end_sessions(connection, user.id, session_id, scope)
         return web.Response(status=204)
@@ -245,98 +227,11 @@ class AuthApi:
             }
         )
 
-    async def _admin_list(self, request: web.Request) -> web.Response:
-        self._require_admin(request)
-        page = positive(request, "page", 1, 1_000_000)
-        per_page = positive(request, "per_page", 50, MAX_USERS_PER_PAGE)
-        async with self._pool.transaction(_READ_WRITE) as connection:
-            users, total = await auth_store.list_users(connection, page=page, per_page=per_page)
-        shown = [dict(user.shown) for user in users]
-        last = max(1, -(-total // per_page))
-        links = [f'<{request.path}?page={last}&per_page={per_page}>; rel="last"']
-        if page < last:
-            links.insert(0, f'<{request.path}?page={page + 1}&per_page={per_page}>; rel="next"')
-        headers = {"X-Total-Count": str(total), "Link": ", ".join(links)}
-        body = {"users": shown, "aud": "authenticated"}
-        return web.json_response(body, headers=headers)
-
-    async def _admin_create(self, request: web.Request) -> web.Response:
-        self._require_admin(request)
-        body = await json_body(request)
-        refuse_phone(body)
-        email = email_address(body)
-        password = new_password(body) if body.get("password") else uuid.uuid4().hex
-        encrypted = await self._hash(password)
-        user_id = user_id_of(body)
-        async with self._pool.transaction(_READ_WRITE) as connection:
-            try:
-                await auth_store.insert_user(
-                    connection,
-                    user_id=user_id,
-                    email=email,
-                    encrypted_password=encrypted,
-                    confirmed=body.get("email_confirm") is True,
-                    role=text(body, "role") or "authenticated",
-                    user_metadata=json_object(body, "user_metadata"),
-                    app_metadata=json_object(body, "app_metadata"),
-                )
-            except asyncpg.UniqueViolationError:
-                raise email_exists() from None
-            return await self._updated(connection, user_id, ban_seconds(body))
-
-    async def _admin_get(self, request: web.Request) -> web.Response:
-        self._require_admin(request)
-        async with self._pool.transaction(_READ_WRITE) as connection:
-            user = await auth_store.find_user(connection, user_id=path_user_id(request))
-        if user is None:
-            raise no_such_user()
-        return web.json_response(dict(user.shown))
-
-    async def _admin_update(self, request: web.Request) -> web.Response:
-        self._require_admin(request)
-        body = await json_body(request)
-        refuse_phone(body)
-        changes = ban_seconds(body)
-        if body.get("email"):
-            changes["email"] = email_address(body)
-        if body.get("password"):
-            changes["encrypted_password"] = await self._hash(new_password(body))
-        for name in ("user_metadata", "app_metadata"):
-            if name in body:
-                changes[name] = json_object(body, name)
-        changes["role"] = text(body, "role") or None
-        changes["email_confirm"] = body.get("email_confirm") is True
-        async with self._pool.transaction(_READ_WRITE) as connection:
-            return await self._updated(connection, path_user_id(request), changes)
-
-    async def _admin_delete(self, request: web.Request) -> web.Response:
-        self._require_admin(request)
-        body = await json_body(request) if request.can_read_body else {}
-        if body.get("should_soft_delete"):
-            raise AuthApiError(501, "not_imitated", "Cannot soft-delete: not imitated here")
-        async with self._pool.transaction(_READ_WRITE) as connection:
-            if not await auth_store.delete_user(connection, path_user_id(request)):
-                raise no_such_user()
-        return web.json_response({})
-
-    async def _updated(
-        self, connection: asyncpg.Connection, user_id: uuid.UUID, changes: Mapping[str, Any]
-    ) -> web.Response:
-        if changes:
-            try:
-                await auth_store.update_user(connection, user_id, changes)
-            except asyncpg.UniqueViolationError:
-                raise email_exists() from None
-        user = await auth_store.find_user(connection, user_id=user_id)
-        if user is None:
-            raise no_such_user()
-        return web.json_response(dict(user.shown))
-
     async def _signed_in(
         self, request: web.Request, connection: asyncpg.Connection
     ) -> tuple[auth_store.User, uuid.UUID | None]:
         """Return the user of the bearer token and the session it belongs to."""
-        claims = self._claims(request)
+        claims = verified_claims(request, self._keys)
         user_id = uuid_or_none(claims.get("sub"))
         if user_id is None:
             raise AuthApiError(403, "bad_jwt", "invalid claim: missing sub claim")
@@ -351,27 +246,6 @@ class AuthApi:
                 "Session from session_id claim in JWT does not exist",
             )
         return user, session_id
-
-    def _claims(self, request: web.Request) -> Mapping[str, Any]:
-        token = bearer_token(request)
-        if not token:
-            raise AuthApiError(
-                401, "no_authorization", "This endpoint requires a valid Bearer token"
-            )
-        try:
-            return self._keys.verify(token)
-        except KeysError as error:
-            raise AuthApiError(403, "bad_jwt", f"invalid JWT: {error}") from None
-
-    def _require_admin(self, request: web.Request) -> None:
-        token = bearer_token(request)
-        apikey_role = resolve_apikey(request, self._keys)
-        if not token or (token.startswith("sb_") and token == request.headers.get("apikey")):
-            role = apikey_role
-        else:
-            role = str(self._claims(request).get("role"))
-        if role not in ADMIN_ROLES:
-            raise AuthApiError(403, "not_admin", "User not allowed")
 
     async def _start_session(
         self, request: web.Request, connection: asyncpg.Connection, user_id: uuid.UUID
@@ -417,21 +291,3 @@ class AuthApi:
                 "user": dict(shown),
             }
         )
-
-    async def _hash(self, password: str) -> str:
-        salt = bcrypt.gensalt(self._bcrypt_cost)
-        loop = asyncio.get_running_loop()
-        hashed = await loop.run_in_executor(self._threads, bcrypt.hashpw, password.encode(), salt)
-        return hashed.decode()
-
-    async def _matches(self, password: str, encrypted: str | None) -> bool:
-        data = password.encode("utf-8", "replace")
-        if not encrypted or len(data) > MAX_PASSWORD_BYTES:
-            return False
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(
-                self._threads, bcrypt.checkpw, data, encrypted.encode()
-            )
-        except ValueError:
-            return False

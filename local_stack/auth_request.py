@@ -12,7 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from local_stack.auth_store import User
+from local_stack.keys import Keys, KeysError
 from local_stack.rest_errors import RETRY_AFTER_SECONDS, from_exception
+from local_stack.rest_request import bearer_token
 
 MIN_PASSWORD_CHARACTERS = 6
 MAX_PASSWORD_BYTES = 72  # bcrypt reads no further
@@ -70,6 +72,17 @@ def refuse_banned(user: User) -> None:
 def refuse_phone(body: Mapping[str, Any]) -> None:
     if body.get("phone"):
         raise AuthApiError(400, "phone_provider_disabled", "Phone logins are disabled")
+
+
+def verified_claims(request: web.Request, keys: Keys) -> Mapping[str, Any]:
+    """Return the claims of the bearer token that the endpoint needs."""
+    token = bearer_token(request)
+    if not token:
+        raise AuthApiError(401, "no_authorization", "This endpoint requires a valid Bearer token")
+    try:
+        return keys.verify(token)
+    except KeysError as error:
+        raise AuthApiError(403, "bad_jwt", f"invalid JWT: {error}") from None
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from local_stack.settings import REPOSITORY, StackSettings
 
 CONFIG_FILE = REPOSITORY / "supabase" / "config.toml"
 MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 SHUTDOWN_SECONDS = 3.0
 EXPOSED_HEADERS = (
     "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, "
@@ -149,7 +150,9 @@ async def serve(settings: StackSettings) -> None:
         handle_signals=False,
         shutdown_timeout=SHUTDOWN_SECONDS,
         keepalive_timeout=75,
-        auto_decompress=False,
+        auto_decompress=False,  # a packed body is the function's to unpack
+        max_line_size=MAX_HEADER_BYTES,  # long `in.(…)` filters
+        max_field_size=MAX_HEADER_BYTES,
     )
     await runner.setup()
     try:
