@@ -1,0 +1,233 @@
+"""Bugs that were planted in the producer, and the test that catches each.
+
+`python -m tests.client.planted_bugs` plants them one by one in a copy of the client and runs the
+named test, which must fail. A test keeps this table true to the source.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = REPOSITORY / "python_client" / "signal_persistence"
+ENGINE = "tests/client/test_producer_engine.py"
+BATCH = "tests/client/test_batch.py"
+
+
+@dataclass(frozen=True)
+class PlantedBug:
+    """In `file`, `right` becomes `wrong`; `test` must then fail."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+def any_faults(name: str, file: str, right: str, wrong: str) -> PlantedBug:
+    test = f"{ENGINE}::test_any_faults_and_then_success_store_and_report_every_signal_once_in_order"
+    return PlantedBug(name, file, right, wrong, test)
+
+
+BUGS = [
+    any_faults(
+        "a retry gets a new request_id",
+        "sender.py",
+        "            batch.attempts += 1\n",
+        "            batch.attempts += 1\n            batch.request_id = sending.new_id()\n",
+    ),
+    any_faults(
+        "a batch is dropped after a lost answer",
+        "sender.py",
+        "        if step is Next.RENEW:\n",
+        "        if error.in_doubt:\n            self._batch = None\n"
+        "        if step is Next.RENEW:\n",
+    ),
+    any_faults(
+        "a batch is taken from the back of the lane",
+        "batch.py",
+        "record = self.waiting.popleft()",
+        "record = self.waiting.pop()",
+    ),
+    any_faults(
+        "an unreadable answer counts as success",
+        "verdict.py",
+        "if response.status != 200 or verdict is None or not verdict.fits(batch):",
+        "if verdict is None:\n        return Verdict(batch.request_id, len(batch.records), 0, 0, 1, 1, "
+        "[])\n    if response.status != 200:",
+    ),
+    any_faults(
+        "a report is not counted",
+        "ledger.py",
+        "self._by_status.update(report.status for report in reports)",
+        "self._by_status.update(report.status for report in reports[1:])",
+    ),
+    any_faults(
+        "request_ids do not carry the time",
+        "batch.py",
+        "milliseconds = int(unix_seconds * 1000)",
+        "milliseconds = hash(random_bits)",
+    ),
+    PlantedBug(
+        "the linger starts anew with every signal (an idle timer)",
+        "batch.py",
+        "return self.waiting[0].accepted_at + self.policy.linger",
+        "return self.waiting[-1].accepted_at + self.policy.linger",
+        f"{ENGINE}::test_the_first_signal_of_a_batch_waits_for_the_linger_and_no_longer",
+    ),
+    PlantedBug(
+        "one request under way for all accounts together",
+        "engine.py",
+        "slots=asyncio.Semaphore(settings.max_in_flight_requests)",
+        "slots=asyncio.Semaphore(1)",
+        f"{ENGINE}::test_two_accounts_are_under_way_at_once_and_one_account_never_twice",
+    ),
+    PlantedBug(
+        "Retry-After is ignored",
+        "sender.py",
+        'await self._pause(getattr(error, "retry_after", None))',
+        "await self._pause(None)",
+        f"{ENGINE}::test_retry_after_is_the_least_pause",
+    ),
+    PlantedBug(
+        "Retry-After brings everybody back at the same moment",
+        "retry.py",
+        "retry_after + self.randomness() * self.first",
+        "retry_after",
+        "tests/client/test_retry.py"
+        "::test_retry_after_is_a_floor_and_does_not_bring_everybody_back_at_once",
+    ),
+    PlantedBug(
+        "a refused token fails the batch",
+        "retry.py",
+        "return Next.RETRY if renewed else Next.RENEW",
+        "return Next.GIVE_UP if renewed else Next.RENEW",
+        f"{ENGINE}::test_a_refused_token_is_renewed_once_and_then_waits_without_losing_the_batch",
+    ),
+    PlantedBug(
+        "the halves of a split batch change places",
+        "batch.py",
+        "self.resend.extendleft(reversed(batches))",
+        "self.resend.extendleft(batches)",
+        f"{ENGINE}::test_a_batch_that_is_too_large_is_halved_in_order_under_new_ids",
+    ),
+    PlantedBug(
+        "a batch is larger than its limit",
+        "batch.py",
+        "if size > self.policy.max_bytes:",
+        "if size > self.policy.max_bytes + 1:",
+        f"{BATCH}::test_batches_joined_are_the_published_signals_and_each_keeps_the_limits",
+    ),
+    PlantedBug(
+        "a full batch does not wake its sender",
+        "batch.py",
+        "return len(self.waiting) == 1 or (self._is_full() and not was_full)",
+        "return len(self.waiting) == 1",
+        f"{ENGINE}::test_a_full_batch_does_not_linger",
+    ),
+    PlantedBug(
+        "a signal expires with the oldest of its batch",
+        "sender.py",
+        "expired = [record for record in batch.records if record.accepted_at <= oldest]",
+        "expired = list(batch.records)",
+        f"{ENGINE}::test_each_signal_has_its_whole_delivery_timeout_and_is_then_given_up",
+    ),
+    PlantedBug(
+        "a cancelled request is not in doubt",
+        "sender.py",
+        "            batch.in_doubt = True\n",
+        "",
+        f"{ENGINE}::test_close_is_bounded_in_every_state_and_names_what_it_gave_up",
+    ),
+    PlantedBug(
+        "close() waits for the end of a pause",
+        "sender.py",
+        "        self._hurry.set()\n",
+        "        pass\n",
+        f"{ENGINE}::test_close_tries_once_more_without_waiting_for_the_pause_to_end",
+    ),
+    PlantedBug(
+        "a callback that raises ends the callbacks",
+        "callbacks.py",
+        "except (Exception, SystemExit):",
+        "except ArithmeticError:",
+        f"{ENGINE}::test_callbacks_that_raise_or_hang_do_not_stop_the_sending",
+    ),
+    PlantedBug(
+        "signals whose callback waits take no room in the buffer",
+        "ledger.py",
+        "held = self._unfinished + callbacks_waiting",
+        "held = self._unfinished",
+        f"{ENGINE}::test_slow_callbacks_push_back_on_publish_instead_of_losing_reports",
+    ),
+    PlantedBug(
+        "the buffer is not bounded",
+        "ledger.py",
+        "if not self._has_room(len(record.body), callbacks_waiting):",
+        "if False:",
+        f"{ENGINE}::test_the_buffer_is_bounded_by_messages_and_says_why_it_is_full",
+    ),
+    PlantedBug(
+        "a forked child publishes into its parent's buffer",
+        "engine.py",
+        "        if self.forked:\n            raise ForkedProducerError",
+        "        pass",
+        "tests/client/test_producer.py::test_a_forked_child_is_told_to_make_its_own_producer",
+    ),
+    PlantedBug(
+        "local times are sent without their offset",
+        "signal.py",
+        "moment = value.astimezone(UTC)",
+        "moment = value.replace(tzinfo=UTC)",
+        "tests/client/test_signal.py::test_what_is_sent_is_valid_and_reads_back_as_the_same_signal",
+    ),
+    PlantedBug(
+        "numbers are measured with their exponent",
+        "jsonb.py",
+        '    if "e" in text:\n',
+        '    if "E" in text:\n',
+        "tests/client/test_signal.py::test_numbers_are_measured_without_an_exponent",
+    ),
+]
+
+
+def is_caught(bug: PlantedBug) -> bool:
+    """Plant the bug in a copy of the client and say whether its test fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "signal_persistence"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        source = (copy / bug.file).read_text()
+        (copy / bug.file).write_text(source.replace(bug.right, bug.wrong, 1))
+        options = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"pythonpath={folder} ."]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, "--timeout=60", bug.test],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    # 1: tests ran and failed. Anything else (no such test, an import error) proves nothing.
+    return done.returncode == 1 and " failed" in done.stdout
+
+
+def main() -> None:
+    missed = [bug.name for bug in BUGS if not _try(bug)]
+    sys.exit(f"Not caught: {', '.join(missed)}" if missed else 0)
+
+
+def _try(bug: PlantedBug) -> bool:
+    caught = is_caught(bug)
+    verdict = "caught" if caught else "MISSED"
+    sys.stdout.write(f"{verdict}  {bug.name}  ({bug.test.split('::')[1]})\n")
+    sys.stdout.flush()
+    return caught
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The client's README shows code that runs and defaults that are so."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from signal_persistence import Producer
+from tests.plugins.stack import Account, RunningStack
+
+README = Path(__file__).parents[2] / "python_client" / "README.md"
+
+
+def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Account) -> None:
+    environment = os.environ | {
+        "SUPABASE_URL": stack.api_url,
+        "SUPABASE_KEY": stack.publishable_key,
+        "SIGNALS_EMAIL": account.email,
+        "SIGNALS_PASSWORD": account.password,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    shown = []
+    for example in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", example],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        shown.append(done.stdout.strip())
+    publish, follow, query = shown
+    assert publish == "accepted 1"
+    assert follow == "1 ES=F enter_long 5321.25"
+    assert query.endswith("ES=F 5321.25")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), list(inspect.signature(Producer).parameters.items())[3:]
+)
+def test_every_setting_is_described_with_its_default(
+    name: str, parameter: inspect.Parameter
+) -> None:
+    rows = [line.split("|") for line in README.read_text().splitlines() if line.startswith("| `")]
+    described = {
+        setting.strip(" `"): default.strip()
+        for row in rows
+        for setting, default in zip(row[1].split(", "), row[2].split(", "), strict=True)
+    }
+    units = {"KiB": 1024, "MiB": 1024**2}
+    number, _, unit = described[name].replace(",", "").strip('`"').partition(" ")
+    expected = {"none": None}.get(number, number)
+    if isinstance(parameter.default, int | float):
+        assert int(number) * units.get(unit, 1) == parameter.default
+    else:
+        assert expected == parameter.default
