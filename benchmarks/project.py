@@ -48,8 +48,9 @@ def bench_project(name: str = "bench") -> Iterator[Project]:
     control.remove(fresh)
     api, database = ports.choose(2, avoid=control.ports_of_other_stacks(fresh))
     settings = StackSettings(name=name, api_port=api, database_port=database, durable=True)
-    attached = control.up(settings, say, attached=True)
+    attached = None
     try:
+        attached = control.up(settings, say, attached=True)
         yield Project(settings.api_url, PUBLISHABLE_KEY, settings.database_url)
     finally:
         if attached is not None:
