@@ -16,7 +16,7 @@ import pytest
 from local_stack.keys import Keys
 from local_stack.realtime.limits import Limits
 from local_stack.settings import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY
-from tests.plugins.stack import RunningStack
+from tests.plugins.stack import Account, RunningStack
 from tests.stack.realtime_support import (
     DEADLINE,
     Caller,
@@ -120,6 +120,16 @@ async def test_a_secret_key_reads_every_private_channel(
 ) -> None:
     async with wire(stack.api_url, SECRET_KEY) as client:
         assert (await client.join(caller.readable, private=True))["status"] == "ok"
+
+
+async def test_a_session_of_auth_opens_the_topics_of_its_user_only(
+    stack: RunningStack, database: asyncpg.Connection, caller: Caller, account: Account
+) -> None:
+    user = Caller(caller.keys, str(account.account_id))
+    async with wire(stack.api_url) as client:
+        own = await client.join(user.readable, account.access_token, private=True)
+        other = await client.join(caller.readable, account.access_token, private=True)
+    assert (own["status"], other["status"]) == ("ok", "error")
 
 
 async def test_the_first_frames_of_a_join(stack: RunningStack) -> None:
