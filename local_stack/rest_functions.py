@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -50,13 +51,7 @@ def call_with_body(schema: Schema, schema_name: str, name: str, body: bytes) -> 
     if _takes_whole_body(function):
         type_ = function.arguments[0].type
         return Call(function, _from_sql(function, f"($1::text)::{type_}", ""), (text or "{}",))
-    if not names:
-        return Call(function, _from_sql(function, "", ""), ())
-    arguments = [argument for argument in function.arguments if argument.name in names]
-    record = ", ".join(f"{quote(a.name)} {a.type}" for a in arguments)
-    values = ", ".join(f"{_named(a)} := a.{quote(a.name)}" for a in arguments)
-    source = f"pg_catalog.json_to_record($1::text::json) as a ({record}), "
-    return Call(function, _from_sql(function, values, source), (text,))
+    return Call(function, _from_record_sql(function, names), (text,) if names else ())
 
 
 def call_with_parameters(
@@ -124,6 +119,18 @@ def _from_sql(function: Function, arguments: str, source: str) -> str:
     if function.columns is not None:
         return f"from {source}lateral {call} as t"
     return f"from {source}lateral (select {call} as value) as t"
+
+
+@functools.lru_cache(maxsize=1000)
+def _from_record_sql(function: Function, names: frozenset[str]) -> str:
+    """Write the call whose arguments are taken out of `$1`, a JSON object, by the database."""
+    if not names:
+        return _from_sql(function, "", "")
+    arguments = [argument for argument in function.arguments if argument.name in names]
+    record = ", ".join(f"{quote(a.name)} {a.type}" for a in arguments)
+    values = ", ".join(f"{_named(a)} := a.{quote(a.name)}" for a in arguments)
+    source = f"pg_catalog.json_to_record($1::text::json) as a ({record}), "
+    return _from_sql(function, values, source)
 
 
 def _signature(function: Function) -> str:

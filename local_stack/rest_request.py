@@ -40,6 +40,8 @@ class Preferences:
     @classmethod
     def parse(cls, header: str) -> Preferences:
         """Read a `Prefer` header; what is not understood is ignored, as RFC 7240 says."""
+        if not header:
+            return _NO_PREFERENCES
         values: dict[str, str] = {}
         applied = []
         for preference in header.split(","):
@@ -57,6 +59,7 @@ class Preferences:
         )
 
 
+_NO_PREFERENCES = Preferences()
 _PREFERENCES = {
     "return": ("minimal", "representation", "headers-only"),
     "resolution": ("merge-duplicates", "ignore-duplicates"),

@@ -12,7 +12,7 @@ import asyncpg
 
 from local_stack.rest_pool import Begin, Pool
 
-MIN_RELOAD_INTERVAL_SECONDS = 0.5
+MIN_RELOAD_INTERVAL_SECONDS = 0.1
 # An empty path makes the catalog's type names complete: `private.mood`, `extensions.citext`.
 _CATALOG_READ = Begin(read_only=True, settings={"role": "none", "search_path": ""})
 
@@ -25,8 +25,10 @@ class Argument:
     variadic: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Function:
+    """A function as the catalog had it; equal only to itself, so that it can key a cache."""
+
     schema: str
     name: str
     arguments: tuple[Argument, ...]
@@ -87,7 +89,7 @@ class SchemaCache:
             return self._schema
 
     async def reload(self, seen: Schema) -> Schema:
-        """Return a schema newer than `seen`, but read the catalog at most twice a second."""
+        """Return a schema newer than `seen`, but do not read the catalog for every miss."""
         recent = time.monotonic() - self._loaded_at < MIN_RELOAD_INTERVAL_SECONDS
         if self._schema is seen and not recent:
             self.invalidate()
