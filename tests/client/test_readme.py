@@ -26,7 +26,9 @@ def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Acco
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     shown = []
-    for example in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE):
+    for example in re.findall(
+        r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE
+    ):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", example],
             env=environment,

@@ -115,6 +115,15 @@ def test_an_offset_with_seconds_is_sent_as_the_same_instant() -> None:
     assert sent["generated_at"] == "2025-12-31T22:57:57Z"
 
 
+def test_times_are_compared_as_instants_when_clocks_are_put_back() -> None:
+    zone = ZoneInfo("America/New_York")
+    summer = datetime(2026, 11, 1, 1, 30, tzinfo=zone)
+    winter = datetime(2026, 11, 1, 1, 15, fold=1, tzinfo=zone)
+    make_signal(0, generated_at=summer, valid_until=winter).validate()
+    with pytest.raises(InvalidSignalError, match="valid_until"):
+        make_signal(0, generated_at=winter, valid_until=summer).validate()
+
+
 def test_subclasses_of_numbers_strings_and_times_are_sent_as_plain_json() -> None:
     class Price(float):
         pass
@@ -162,7 +171,8 @@ def test_what_is_sent_is_valid_and_reads_back_as_the_same_signal(
     stored = StoredSignal.from_json(
         text[:-1] + b',"seq":7,"signal_id":"%s"}' % str(TRADER).encode()
     )
-    assert (stored.generated_at, stored.price, stored.confidence) == (moment, price, confidence)
+    assert stored.generated_at == moment.astimezone(UTC)
+    assert (stored.price, stored.confidence) == (price, confidence)
     assert stored.seq == 7
 
 

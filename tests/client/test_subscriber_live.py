@@ -220,7 +220,8 @@ async def test_a_slow_reader_with_a_small_buffer_loses_nothing(
     async with make_subscriber(buffer_signals=20) as subscriber:
         await subscriber.wait_until_live(LIVE_SECONDS)
         ids = await publisher.publish(300)
-        assert ids_of(await read(subscriber, 300)) == ids
+        async with asyncio.timeout(PATIENCE):
+            assert ids_of(await read(subscriber, 300)) == ids
 
 
 @pytest.fixture
@@ -349,6 +350,30 @@ async def test_a_subscriber_outlives_its_tokens(
         ids = await publisher.publish(3)
         assert ids_of(await read(subscriber, 3)) == ids
         assert SubscriptionState.STALE not in states
+
+
+async def test_a_channel_that_the_server_closes_is_joined_again_with_another_token(
+    stack: RunningStack, publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    class Reluctant:
+        """Gives a new token only to who says that the old one was refused."""
+
+        token = token_for(stack, publisher.account, 3)
+
+        async def access_token(self, *, refresh: bool = False) -> str:
+            if refresh:
+                self.token = token_for(stack, publisher.account, 600)
+            return self.token
+
+    states: list[SubscriptionState] = []
+    async with make_subscriber(
+        credentials=Reluctant(), check_interval=3600, on_state=states.append
+    ) as subscriber:
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        await until(lambda: SubscriptionState.STALE in states)
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        ids = await publisher.publish(3)
+        assert ids_of(await read(subscriber, 3)) == ids
 
 
 async def test_a_token_that_nobody_renews_ends_the_iteration_with_an_error(

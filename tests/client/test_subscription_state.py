@@ -183,6 +183,17 @@ def test_a_full_buffer_falls_back_to_queries_and_loses_nothing() -> None:
     assert catch_up(subscription, account) == list(range(1, 21))
 
 
+def test_a_page_larger_than_asked_for_is_taken_only_as_far_as_there_is_room() -> None:
+    account = Account()
+    account.store(25)
+    subscription = Subscription(everything, after_seq=0, buffer_signals=10)
+    query = subscription.next_query()
+    assert query is not None
+    subscription.page(query, account.answer(SeqQuery(0, 1000, 0)))
+    assert subscription.buffered == 10
+    assert catch_up(subscription, account) == list(range(1, 26))
+
+
 def test_it_is_live_only_when_joined_and_replicating_and_complete() -> None:
     account = Account()
     account.store(2)

@@ -26,9 +26,7 @@ class _JumpingSelector(selectors.SelectSelector):
         super().__init__()
         self._loop = loop
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise AssertionError("Nothing is left that could ever happen: the test would hang.")
         # The loop's resolution: rounding must not leave a timer a hair in the future for ever.
