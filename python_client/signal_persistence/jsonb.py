@@ -8,6 +8,7 @@ only `"`, `\\` and control characters, and prints every number without an expone
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from math import isfinite
 from numbers import Integral, Real
@@ -33,20 +34,27 @@ def jsonb_size(value: object) -> int:
     waiting: list[tuple[object, int]] = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise NotJsonbError
+        members: Iterable[object]
         if isinstance(item, dict):
-            total += 2 + max(0, len(item) - 1) * 2 + len(item) * 2
-            for key, member in item.items():
+            # Brackets, `, ` between the members and `: ` in each.
+            total += max(2, 4 * len(item))
+            for key in item:
                 if not isinstance(key, str):
                     raise NotJsonbError
                 total += _string_size(key)
-                waiting.append((member, depth + 1))
+            members = item.values()
         elif isinstance(item, (list, tuple)):
-            total += 2 + max(0, len(item) - 1) * 2
-            waiting.extend([(member, depth + 1) for member in item])
+            total += max(2, 2 * len(item))
+            members = item
         else:
-            total += _scalar_size(item)
-        if depth > _DEEPEST:
-            raise NotJsonbError
+            return _scalar_size(item)
+        for member in members:
+            if isinstance(member, (dict, list, tuple)):
+                waiting.append((member, depth + 1))
+            else:
+                total += _scalar_size(member)
     return total
 
 
@@ -62,20 +70,22 @@ def plain(value: object) -> object:
 
 
 def _scalar_size(value: object) -> int:
+    if isinstance(value, float):
+        return _float_size(value)
+    if isinstance(value, str):
+        return _string_size(value)
     if value is None or value is True:
         return 4
     if value is False:
         return 5
-    if isinstance(value, str):
-        return _string_size(value)
-    if isinstance(value, float):
-        return _float_size(value)
     if isinstance(value, int):
         return len(int.__repr__(value))
     return _scalar_size(plain(value))
 
 
 def _string_size(text: str) -> int:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return len(text) + 2
     try:
         size = len(text.encode()) + 2
     except UnicodeEncodeError as error:

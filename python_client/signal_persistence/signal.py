@@ -149,7 +149,7 @@ def _problem(signal: Signal) -> str | None:
     if signal.take_profit is not None and not _is_price(signal.take_profit):
         return "invalid_take_profit"
     if signal.valid_until is not None and not (
-        _is_time(signal.valid_until) and signal.valid_until > signal.generated_at
+        _is_time(signal.valid_until) and _is_later(signal.valid_until, signal.generated_at)
     ):
         return "invalid_valid_until"
     if signal.metadata is not None and not _is_metadata(signal.metadata):
@@ -183,6 +183,11 @@ def _is_time(value: object) -> bool:
         and _FIRST_YEAR <= value.year <= _LAST_YEAR
         and value.utcoffset() is not None
     )
+
+
+def _is_later(value: datetime, other: datetime) -> bool:
+    # Within one time zone Python compares what the clock shows, which is wrong when it is put back.
+    return value.astimezone(UTC) > other.astimezone(UTC)
 
 
 def _is_sendable(value: datetime) -> bool:
