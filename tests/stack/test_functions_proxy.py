@@ -96,7 +96,7 @@ async def proxy(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def token(**changes: object) -> dict[str, str]:
-    claims = {"role": "authenticated", "exp": int(time.time()) + 60} | changes
+    claims = {"role": "authenticated", "exp": int(time.time()) + 3600} | changes
     return {"authorization": f"Bearer {jwt.encode(claims, JWT_SECRET, algorithm='HS256')}"}
 
 

@@ -20,7 +20,7 @@ from tests.stack.rest_table import ITEMS, Item, rest_schema
 
 Truth = bool | None
 SETTINGS = settings(
-    max_examples=120,
+    max_examples=80,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -256,7 +256,7 @@ def percent_encoded(pairs: list[tuple[str, str]]) -> str:
     return "&".join(f"{encoded(name)}={encoded(value)}" for name, value in pairs)
 
 
-@settings(SETTINGS, max_examples=300)
+@settings(SETTINGS, max_examples=200)
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "TRACE"]),
     path=st.sampled_from(
