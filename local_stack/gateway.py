@@ -66,10 +66,14 @@ def build_app(settings: StackSettings) -> web.Application:
             await functions.start()
             stack.push_async_callback(functions.stop)
             await realtime.start()
-            stack.push_async_callback(realtime.stop)
             yield
 
+    async def say_goodbye(_: web.Application) -> None:
+        # Sockets are handlers that never end: they are told before aiohttp waits for handlers.
+        await realtime.stop()
+
     app.cleanup_ctx.append(services)
+    app.on_shutdown.append(say_goodbye)
     return app
 
 

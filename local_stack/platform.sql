@@ -426,6 +426,18 @@ create event trigger local_stack_realtime_closed on ddl_command_end
 create event trigger local_stack_realtime_kept on sql_drop
   execute function local_stack.keep_realtime_closed();
 
+-- PostgREST learns of a changed schema as on hosted (pgrst_ddl_watch and pgrst_drop_watch) ---------
+
+create function local_stack.tell_rest_api()
+returns event_trigger
+language plpgsql
+as $$ begin notify pgrst, 'reload schema'; end $$;
+
+create event trigger pgrst_ddl_watch on ddl_command_end
+  execute function local_stack.tell_rest_api();
+create event trigger pgrst_drop_watch on sql_drop
+  execute function local_stack.tell_rest_api();
+
 commit;
 
 select local_stack.maintain_realtime_messages();
