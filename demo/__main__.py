@@ -36,7 +36,10 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument("--keep", action="store_true", help="leave the stack running afterwards")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"Cannot write {arguments.json}: its folder does not exist")
+    return arguments
 
 
 def main() -> int:
@@ -47,6 +50,9 @@ def main() -> int:
     except DemoError as error:
         say(f"scripts/demo: {error}")
         return 1
+    except KeyboardInterrupt:
+        say("scripts/demo: interrupted")
+        return 130
     line = json.dumps(result)
     if arguments.json:
         arguments.json.write_text(line + "\n")

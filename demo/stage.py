@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,8 +86,7 @@ def read_back(endpoint: Endpoint, account: DemoAccount) -> list[Stored]:
     )
     with SignalQuery(endpoint.url, endpoint.publishable_key, credentials) as query:
         return [
-            Stored(signal.signal_id, signal.seq)
-            for signal in query.signals(after_seq=0, sort="seq")
+            Stored(found.signal_id, found.seq) for found in query.signals(after_seq=0, sort="seq")
         ]
 
 
@@ -149,7 +149,7 @@ def _processes(
 ) -> Iterator[list[SpawnProcess]]:
     """Start the processes, and leave none behind."""
     processes = [
-        context.Process(target=main, args=arguments, name=name, daemon=True)
+        context.Process(target=_act, args=(main, arguments), name=name, daemon=True)
         for name, main, arguments in mains
     ]
     try:
@@ -162,3 +162,9 @@ def _processes(
         for process in processes:
             if process.is_alive():
                 process.kill()
+
+
+def _act(main: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Run a process: an interrupt from the keyboard is for the one that holds it to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main(*arguments)
