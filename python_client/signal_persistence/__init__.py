@@ -1,6 +1,6 @@
 """Durable trading signals on Supabase: publish, follow live and query."""
 
-from signal_persistence.client import SignalClient
+from signal_persistence.client import Account, Allowance, SignalClient, Trader
 from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
 from signal_persistence.delivery import Delivery, DeliveryReport
 from signal_persistence.errors import (
@@ -33,10 +33,13 @@ from signal_persistence.query import AsyncSignalQuery, SignalQuery
 from signal_persistence.reading import Page
 from signal_persistence.signal import Signal, StoredSignal
 from signal_persistence.subscriber import AsyncSubscriber, Subscriber
+from signal_persistence.subscription import Observation, SubscriptionState
 
 __all__ = [
     "AbandonedError",
     "AccessToken",
+    "Account",
+    "Allowance",
     "ApiError",
     "AsyncProducer",
     "AsyncSignalQuery",
@@ -56,6 +59,7 @@ __all__ = [
     "ForkedProducerError",
     "InvalidQueryError",
     "InvalidSignalError",
+    "Observation",
     "Page",
     "PasswordCredentials",
     "PermissionDeniedError",
@@ -70,6 +74,8 @@ __all__ = [
     "StoredSignal",
     "Subscriber",
     "SubscriptionError",
+    "SubscriptionState",
+    "Trader",
     "TransportError",
     "UnavailableError",
     "UndeliveredError",

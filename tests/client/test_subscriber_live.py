@@ -22,12 +22,12 @@ from signal_persistence import (
     ConfigurationError,
     PasswordCredentials,
     Signal,
+    SignalClient,
     StoredSignal,
     Subscriber,
     SubscriptionError,
+    SubscriptionState,
 )
-from signal_persistence.client import SignalClient
-from signal_persistence.subscription import SubscriptionState
 from tests.client.cuttable_proxy import CuttableProxy
 from tests.plugins.stack import Account, MakeAccount, RunningStack
 
