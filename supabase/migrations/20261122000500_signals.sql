@@ -88,7 +88,9 @@ select
   account.account_id
 from private.signals as signal
 inner join private.accounts as account on account.account_no = signal.account_no
-inner join private.traders as trader on trader.trader_no = signal.trader_no
+-- Every signal has its trader. An inner join would let the planner think that most have none, and
+-- read and sort all of an account's signals for one page.
+left join private.traders as trader on trader.trader_no = signal.trader_no
 cross join lateral (
   select
     (private.actions())[signal.action] as action,
