@@ -34,6 +34,7 @@ values
 ('private.maintain_partitions()', ''),
 ('private.opened_windows(private.accounts)', ''),
 ('private.parse_signals(uuid,jsonb)', ''),
+('private.read_signals(uuid,jsonb,boolean)', ''),
 (
   'private.query_signals(uuid[],text[],text[],text[],double precision,timestamp with time zone,'
   'timestamp with time zone,bigint,text,text,integer)', 'authenticated'
