@@ -1,5 +1,6 @@
 """Durable trading signals on Supabase: publish, follow live and query."""
 
+from signal_persistence.async_subscriber import AsyncSubscriber
 from signal_persistence.client import Account, Allowance, SignalClient, Trader
 from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
 from signal_persistence.delivery import Delivery, DeliveryReport
@@ -32,7 +33,7 @@ from signal_persistence.producer import AsyncProducer, Producer
 from signal_persistence.query import AsyncSignalQuery, SignalQuery
 from signal_persistence.reading import Page
 from signal_persistence.signal import Signal, StoredSignal
-from signal_persistence.subscriber import AsyncSubscriber, Subscriber
+from signal_persistence.subscriber import Subscriber
 from signal_persistence.subscription import Observation, SubscriptionState
 
 __all__ = [

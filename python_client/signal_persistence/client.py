@@ -11,13 +11,14 @@ from uuid import UUID
 
 import msgspec
 
+from signal_persistence.async_subscriber import AsyncSubscriber, SubscriberOptions
 from signal_persistence.caller import Caller
 from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
 from signal_persistence.errors import ConfigurationError
 from signal_persistence.loop_thread import LoopThread
 from signal_persistence.producer import AsyncProducer, Producer
 from signal_persistence.query import AsyncSignalQuery, Route, SignalQuery
-from signal_persistence.subscriber import AsyncSubscriber, Subscriber, SubscriberOptions
+from signal_persistence.subscriber import Subscriber
 
 T = TypeVar("T")
 _RPC: Final = "/rest/v1/rpc/"
