@@ -33,7 +33,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 90.0
 POLL_S = 0.02
 CRASHES_BEFORE_GIVING_UP = 3
-_detached: list[subprocess.Popen[bytes]] = []
+_detached: list[tuple[Path, subprocess.Popen[bytes]]] = []
 """Supervisors that this process started and that outlive it; kept to be reaped when they end."""
 
 
@@ -189,7 +189,7 @@ def _start(settings: StackSettings, progress: Progress, *, attached: bool) -> At
             supervisor.wait(STOP_TIMEOUT_S)
             raise
     if not attached:
-        _detached.append(supervisor)
+        _detached.append((settings.directory, supervisor))
         return None
     assert supervisor.stdin is not None  # noqa: S101 - it is a pipe
     return Attached(supervisor, supervisor.stdin)
@@ -252,17 +252,24 @@ def _refresh(settings: StackSettings) -> None:
 
 
 def _stop(settings: StackSettings) -> bool:
-    if not is_running(settings):
-        return False
-    _signal_supervisor(settings, signal.SIGTERM)
-    lock = take_lock(settings.directory, STOP_TIMEOUT_S)
-    if lock is None:
-        _signal_supervisor(settings, signal.SIGKILL)
+    running = is_running(settings)
+    if running:
+        _signal_supervisor(settings, signal.SIGTERM)
         lock = take_lock(settings.directory, STOP_TIMEOUT_S)
-    if lock is not None:
-        lock.close()
-    _detached[:] = [process for process in _detached if process.poll() is None]
-    return True
+        if lock is None:
+            _signal_supervisor(settings, signal.SIGKILL)
+            lock = take_lock(settings.directory, STOP_TIMEOUT_S)
+        if lock is not None:
+            lock.close()
+    _reap(settings)
+    return running
+
+
+def _reap(settings: StackSettings) -> None:
+    """Collect the stack's supervisors that this process started: they end soon after the lock."""
+    for started in [each for each in _detached if each[0] == settings.directory]:
+        started[1].wait(STOP_TIMEOUT_S)
+        _detached.remove(started)
 
 
 def _signal_supervisor(settings: StackSettings, number: signal.Signals) -> None:
