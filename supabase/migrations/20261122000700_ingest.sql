@@ -324,11 +324,13 @@ declare
   v_account private.accounts := opened_windows.account;
   v_now timestamptz := private.clock();
 begin
-  if v_account.day_started <> (v_now at time zone 'utc')::date then
+  -- Only forward: a transaction that began before midnight may get the lock after one that began
+  -- later, and must not give the new day's allowance back.
+  if v_account.day_started < (v_now at time zone 'utc')::date then
     v_account.day_started := (v_now at time zone 'utc')::date;
     v_account.day_used := 0;
   end if;
-  if v_account.minute_started <> date_trunc('minute', v_now) then
+  if v_account.minute_started < date_trunc('minute', v_now) then
     v_account.minute_started := date_trunc('minute', v_now);
     v_account.minute_used := 0;
   end if;
