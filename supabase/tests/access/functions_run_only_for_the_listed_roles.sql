@@ -40,6 +40,7 @@ values
   'timestamp with time zone,bigint,text,text,integer)', 'authenticated'
 ),
 ('private.raise_error(integer,text,text,text)', 'authenticated,service_role'),
+('private.read_signals(uuid,jsonb,boolean)', ''),
 ('private.replayed_verdict(integer,uuid,bigint)', ''),
 ('private.require_batch(uuid,jsonb)', ''),
 ('private.require_query(integer,text,integer)', 'authenticated'),
