@@ -156,7 +156,8 @@ async def _copy(plan: CopyPlan, wait_for_the_others: Callable[[], None]) -> tupl
 async def _execute(project: Project, statement: str) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(project.database_url)
     try:
-        return await connection.fetch(statement)
+        rows: list[asyncpg.Record] = await connection.fetch(statement)
+        return rows
     finally:
         await connection.close()
 

@@ -1,1 +1,1 @@
-"""A small Supabase on loopback, without Docker: real PostgreSQL and Deno, stand-ins for the rest."""
+"""A small Supabase on loopback: real PostgreSQL and Deno, stand-ins for the rest; no Docker."""

@@ -92,7 +92,7 @@ def test_a_token_cannot_name_a_role_beyond_the_three(api: httpx.Client, role: st
 
 
 def test_the_database_is_told_about_the_request(api: httpx.Client) -> None:
-    answer = api.get("/rpc/rest_whoami", headers={"X-Custom": "né".encode()}).json()
+    answer = api.get("/rpc/rest_whoami", headers={b"X-Custom": "né".encode()}).json()
     assert answer["header"] == "né"
     assert answer["method"] == "GET"
     assert answer["path"] == "/rpc/rest_whoami"
@@ -100,7 +100,7 @@ def test_the_database_is_told_about_the_request(api: httpx.Client) -> None:
 
 
 def test_a_header_that_is_no_utf8_does_no_harm(api: httpx.Client) -> None:
-    assert api.get("/rpc/rest_whoami", headers={"X-Custom": b"\xff\xfe"}).status_code == 200
+    assert api.get("/rpc/rest_whoami", headers={b"X-Custom": b"\xff\xfe"}).status_code == 200
 
 
 def test_each_role_has_its_own_statement_timeout(api: httpx.Client, stack: RunningStack) -> None:
