@@ -51,6 +51,11 @@ def start_stack() -> Endpoint:
     It holds nothing but earlier demonstrations, so what cannot start, because a migration was
     edited after it was applied for example, starts again from an empty database.
     """
+    if STACK_NAME == "default":
+        raise DemoError(
+            "Cannot use the default stack: a demonstration may empty its stack and takes it down "
+            "at the end; set SIGNAL_DEMO_STACK to another name, or leave it unset."
+        )
     if not _stack("up"):
         say("Starting again from an empty database: the earlier demonstrations are deleted")
         if not _stack("reset"):
