@@ -320,3 +320,15 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled_when_backends
                 break
         assert kills > 0
         await assert_stored(killer, account_id, batches * size, batches)
+
+
+async def test_maintenance_of_partitions_that_runs_twice_at_once_waits_for_nobody(
+    stack: RunningStack,
+) -> None:
+    maintain = "select private.maintain_partitions()"
+    async with operator(stack) as first, operator(stack) as second:
+        await second.execute("set lock_timeout = '250ms'")
+        async with first.transaction():
+            await first.fetchval(maintain)
+            assert await second.fetchval(maintain) == 0
+        assert await second.fetchval(maintain) == 0
