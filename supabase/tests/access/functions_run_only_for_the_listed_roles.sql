@@ -57,7 +57,7 @@ create temporary view actual as
 select
   format('%I.%I(%s)', schema.nspname, routine.proname, (
     select string_agg(format_type(type, null), ',' order by place)
-    from unnest(routine.proargtypes::oid []) with ordinality as argument (type, place)
+    from unnest(routine.proargtypes::oid[]) with ordinality as argument (type, place)
   )) as function,
   array_to_string(array(
     select role from unnest(array['anon', 'authenticated', 'service_role']) as role

@@ -18,7 +18,8 @@ $$;
 select tests.ingest(:'alice', tests.signals(:'quiet', 2) || '[null]') ->> 'accepted' as stored \gset
 select is(
   (select row(event, extension, private) from realtime.messages where topic = :'topic'),
-  row('signals_ingested'::text, 'broadcast'::text, true), 'a stored batch is one private broadcast');
+  row('signals_ingested'::text, 'broadcast'::text, true),
+  'a stored batch is one private broadcast');
 select is(
   (select payload - 'broadcast_at' - 'signals' from tests.told(:'topic') as payload),
   '{"first_seq": 1, "last_seq": 2, "count": 2}', 'that tells the seq range');
@@ -42,8 +43,10 @@ select is(
   (select count(*)::integer from tests.told(:'topic')), 1,
   'a batch that stored nothing is not told');
 select gen_random_uuid() as request \gset
-select tests.ingest(:'alice', tests.signals(:'quiet', 1, 10), :'request') ->> 'accepted' as stored \gset
-select tests.ingest(:'alice', tests.signals(:'quiet', 1, 10), :'request') ->> 'accepted' as stored \gset
+select tests.ingest(:'alice', tests.signals(:'quiet', 1, 10), :'request')
+  ->> 'accepted' as stored \gset
+select tests.ingest(:'alice', tests.signals(:'quiet', 1, 10), :'request')
+  ->> 'accepted' as stored \gset
 select is((select count(*)::integer from tests.told(:'topic')), 2, 'nor is a replay');
 
 -- Traders with a channel of their own.
@@ -63,7 +66,7 @@ select tests.ingest(:'alice', tests.signals(:'loud', 1, 40) || tests.signals(:'l
   ->> 'accepted' as stored \gset
 select is(
   (select array_agg((select count(*) from tests.told('trader:' || trader || ':signals')))
-    from unnest(array[:'loud', :'louder']) as trader), array[2, 1]::bigint [],
+    from unnest(array[:'loud', :'louder']) as trader), array[2, 1]::bigint[],
   'each trader of a batch is told once');
 select tests.ingest(:'alice', tests.signals(:'loud', 2, 20)) ->> 'accepted' as stored \gset
 select is(

@@ -117,7 +117,11 @@ left join jsonb_array_elements(tests.ingest(:'alice', (
   from sent)) -> 'items') as item on (item ->> 'index')::integer = index - 1;
 
 select is_empty(
-  $$select field, left(value::text, 80), accepted, code from judged where accepted <> (code is null)$$,
+  $$
+    select field, left(value::text, 80), accepted, code
+    from judged
+    where accepted <> (code is null)
+  $$,
   'each field takes what it should and nothing else');
 select is_empty(
   $$select field, value, code from judged where code <> 'invalid_' || field$$,

@@ -59,14 +59,16 @@ select is(
 select is(tests.used(:'free'), '100 100', 'to those that are stored');
 
 -- Pro: 1,000 a minute and 10,000 a day.
-select tests.set_clock(:'midnight'::timestamptz + interval '59.999999 seconds') is null as late \gset
+select tests.set_clock(:'midnight'::timestamptz + interval '59.999999 seconds') is null as late
+\gset
 select tests.ingest(:'pro', tests.signals(:'pro_trader', 1001)) as pro_verdict \gset
 select is(
   tests.refused(:'pro_verdict'), array['1000 rate_limited'], 'pro: the 1,001st of a minute');
 select is(
   tests.refused(tests.ingest(:'pro', tests.signals(:'pro_trader', 1, 1001))),
   array['0 rate_limited'], 'pro: nor in a later batch of the minute');
-select tests.set_clock(:'midnight'::timestamptz + interval '60 seconds') is null as next_minute \gset
+select tests.set_clock(:'midnight'::timestamptz + interval '60 seconds') is null as next_minute
+\gset
 select is(
   tests.refused(tests.ingest(:'pro', tests.signals(:'pro_trader', 1, 1062))), '{}',
   'pro: the next minute begins anew');

@@ -23,7 +23,7 @@ select is(
 select is(
   (select array_agg(price order by seq) from private.signals
     inner join private.accounts using (account_no) where account_id = :'alice'),
-  array[1, 2, 4, 5, 7, 10]::double precision [], 'in the order in which they were sent');
+  array[1, 2, 4, 5, 7, 10]::double precision[], 'in the order in which they were sent');
 
 select is(
   tests.ingest(:'alice', '[1, 2]') - array['request_id', 'items'],

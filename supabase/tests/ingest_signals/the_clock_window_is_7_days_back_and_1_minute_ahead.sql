@@ -5,7 +5,8 @@ select plan(3);
 select tests.account() as alice \gset
 select tests.trader(:'alice') as trader \gset
 -- Just after midnight: 7 days back ends in the oldest partition that is needed.
-select tests.set_clock(date_trunc('day', now(), 'UTC') + interval '3 seconds') is null as stopped \gset
+select tests.set_clock(date_trunc('day', now(), 'UTC') + interval '3 seconds') is null as stopped
+\gset
 
 select tests.ingest(:'alice', jsonb_agg(
   tests.signal(:'trader', jsonb_build_object('generated_at', tests.iso(private.clock() + shift)))

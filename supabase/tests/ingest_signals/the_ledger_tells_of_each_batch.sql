@@ -12,7 +12,8 @@ select set_config('request.headers',
   format('{"x-correlation-id": "%s"}', repeat('c', 100)), true) as headers \gset
 select tests.ingest(:'alice', tests.signals(:'trader', 3), :'second') ->> 'accepted' as stored \gset
 select set_config('request.headers', '', true) as headers \gset
-select tests.ingest(:'alice', tests.signals(:'trader', 1, 9), :'third') ->> 'accepted' as stored \gset
+select tests.ingest(:'alice', tests.signals(:'trader', 1, 9), :'third')
+  ->> 'accepted' as stored \gset
 
 select is(
   (select row(first_seq, last_seq, first_generated_at, last_generated_at, received_at)

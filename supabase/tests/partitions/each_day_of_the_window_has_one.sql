@@ -5,12 +5,11 @@ select plan(9);
 create temporary view days as
 select
   child.oid::regclass::text as name,
-  (regexp_match(pg_get_expr(child.relpartbound, child.oid), 'FROM \(''([^'']+)''\)'))[1]::timestamptz
-    as starts,
-  (regexp_match(pg_get_expr(child.relpartbound, child.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz
-    as ends
+  (regexp_match(bound, 'FROM \(''([^'']+)''\)'))[1]::timestamptz as starts,
+  (regexp_match(bound, 'TO \(''([^'']+)''\)'))[1]::timestamptz as ends
 from pg_inherits
 inner join pg_class as child on child.oid = inhrelid
+cross join pg_get_expr(child.relpartbound, child.oid) as bound
 where inhparent = 'private.signals'::regclass;
 
 select is_empty(

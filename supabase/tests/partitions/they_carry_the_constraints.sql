@@ -29,7 +29,8 @@ begin
   select (jsonb_populate_record(signal, '{"symbol": "OTHER"}' || broken.changes)).*
   from private.signals as signal
   where account_no = (
-    select account_no from private.accounts where account_id = current_setting('tests.alice')::uuid);
+    select account_no from private.accounts
+    where account_id = current_setting('tests.alice')::uuid);
   return 'stored';
 exception
   when check_violation then

@@ -13,10 +13,11 @@ select
   date_trunc('hour', now()) - number * interval '10 minutes' as generated_at
 from (
   select
-    (row_number() over (order by md5(concat(symbol, timeframe, action, trader_id = :'one'))))::integer
-      as number,
+    (row_number() over (
+      order by md5(concat(symbol, timeframe, action, trader_id = :'one'))
+    ))::integer as number,
     *
-  from unnest(array[:'one', :'two']::uuid []) as trader_id
+  from unnest(array[:'one', :'two']::uuid[]) as trader_id
   cross join unnest(array['BTC', 'ETH', 'SOL']) as symbol
   cross join unnest(array['1m', '1h', '1M']) as timeframe
   cross join unnest(array['enter_long', 'exit_long', 'enter_short', 'exit_short']) as action
@@ -54,7 +55,8 @@ from (values
   ('min_confidence => 2', 'false'),
   ('"from" => %3$L::timestamptz - interval ''1 hour''', 'number <= 6'),
   ('"to" => %3$L::timestamptz - interval ''1 hour''', 'number > 6'),
-  ('"from" => %3$L::timestamptz - interval ''2 hours'', "to" => %3$L::timestamptz - interval ''1 hour''',
+  ('"from" => %3$L::timestamptz - interval ''2 hours'',
+    "to" => %3$L::timestamptz - interval ''1 hour''',
     'number between 7 and 12'),
   ('"from" => %3$L::timestamptz - interval ''59 minutes 59.999999 seconds''', 'number <= 5'),
   ('"from" => now(), "to" => now() - interval ''1 day''', 'false'),
@@ -67,11 +69,11 @@ from (values
 ) as filter (argument, condition);
 
 create function tests.expected(condition text)
-returns text []
+returns text[]
 language plpgsql
 as $$
 declare
-  v_numbers text [];
+  v_numbers text[];
 begin
   execute 'select coalesce(array_agg(number::text order by generated_at desc), ''{}'') from world '
     'where ' || expected.condition into v_numbers;
@@ -80,7 +82,8 @@ end
 $$;
 
 select is(
-  tests.pluck(tests.ask(:'alice', format('select public.query_signals(%s) -> ''signals''', argument)),
+  tests.pluck(
+    tests.ask(:'alice', format('select public.query_signals(%s) -> ''signals''', argument)),
     'price'),
   tests.expected(condition), 'newest first: ' || argument)
 from filters;
@@ -98,7 +101,7 @@ select is_empty(
   'by seq every filter selects the same');
 
 create function tests.numbers(filter text)
-returns text []
+returns text[]
 language sql
 as $$
   select tests.pluck(tests.ask(current_setting('tests.alice')::uuid,
