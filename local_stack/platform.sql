@@ -431,6 +431,7 @@ create event trigger local_stack_realtime_kept on sql_drop
 create function local_stack.tell_rest_api()
 returns event_trigger
 language plpgsql
+set search_path = ''
 as $$ begin notify pgrst, 'reload schema'; end $$;
 
 create event trigger pgrst_ddl_watch on ddl_command_end
