@@ -3,7 +3,7 @@
 -- Must never break: the natural key is unique, and no client role reaches the table's partitions.
 
 create function private.timeframes()
-returns text []
+returns text[]
 language sql
 immutable
 set search_path = ''
@@ -18,7 +18,7 @@ comment on function private.timeframes is
 'The bar sizes. A signal stores the position in this list: new ones go at its end.';
 
 create function private.actions()
-returns text []
+returns text[]
 language sql
 immutable
 set search_path = ''

@@ -29,22 +29,30 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_before integer := (
-    select count(*) from pg_catalog.pg_inherits
-    where inhparent = 'private.signals'::regclass
-  );
+  v_partition regclass;
+  v_closed integer := 0;
 begin
   -- Two at once would wait for each other's locks: the second has nothing left to do.
   if not pg_try_advisory_xact_lock(hashtext('private.maintain_partitions')) then
     return 0;
   end if;
   perform partman.run_maintenance('private.signals', p_analyze := false);
-  return (
-    select count(*) from pg_catalog.pg_inherits
-    where inhparent = 'private.signals'::regclass
-  ) - v_before;
+  -- Row-level security is not inherited. No role has a grant on a partition; should one ever be
+  -- given by mistake, it shows no row.
+  for v_partition in
+    select child.oid
+    from pg_catalog.pg_inherits
+    inner join pg_catalog.pg_class as child on child.oid = inhrelid
+    where inhparent = 'private.signals'::regclass and not child.relrowsecurity
+  loop
+    execute format('alter table %s enable row level security', v_partition);
+    v_closed := v_closed + 1;
+  end loop;
+  return v_closed;
 end
 $$;
 
 comment on function private.maintain_partitions is
-'Makes the partitions of the coming days; returns how many it made. Run by pg_cron.';
+'Makes the partitions of the coming days and closes them; returns how many. Run by pg_cron.';
+
+select private.maintain_partitions();

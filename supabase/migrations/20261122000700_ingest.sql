@@ -25,7 +25,8 @@ comment on table private.batches is
 comment on column private.batches.correlation_id is
 'The x-correlation-id of the request: the same id is in the logs of the edge function.';
 comment on column private.batches.payload_hash is
-'jsonb_hash_extended of the signals: tells a replay from a request_id used twice by mistake.';
+'jsonb_hash_extended of the signals: tells a replay from a request_id used twice by mistake. The
+function may change with a major version of PostgreSQL; a batch is not retried for that long.';
 comment on column private.batches.first_generated_at is
 'Earliest generated_at of the accepted signals; with last_generated_at it names the days to read.';
 
@@ -78,7 +79,7 @@ comment on type private.candidate is
 'One signal of a batch after validation: values where they are valid, else the code that refuses it.';
 
 create function private.timestamp_shapes()
-returns text []
+returns text[]
 language sql
 immutable
 set search_path = ''
@@ -96,7 +97,7 @@ create function private.read_signals(
   signals jsonb,
   careful boolean
 )
-returns private.candidate []
+returns private.candidate[]
 language plpgsql
 stable
 set plan_cache_mode = 'force_generic_plan'
@@ -239,7 +240,7 @@ create function private.parse_signals(
   account_id uuid,
   signals jsonb
 )
-returns private.candidate []
+returns private.candidate[]
 language plpgsql
 stable
 set search_path = ''
@@ -355,7 +356,7 @@ comment on type private.storage_result is
 
 create function private.store_all(
   account private.accounts,
-  candidates private.candidate []
+  candidates private.candidate[]
 )
 returns private.storage_result
 language plpgsql
@@ -392,7 +393,7 @@ stored, when one of its signals is a duplicate. The caller holds the lock of the
 
 create function private.store_signals(
   account private.accounts,
-  candidates private.candidate [],
+  candidates private.candidate[],
   day_left bigint,
   minute_left bigint
 )
@@ -407,39 +408,49 @@ begin
   with candidate as materialized (
     select
       each.*,
-      each.code is null and (
-        row_number() over (
-          partition by each.generated_at, each.trader_no, each.symbol, each.timeframe
-          order by each.code nulls first, each.index
-        ) > 1
-        or exists (
-          select from private.signals as stored
-          where stored.account_no = store_signals.account.account_no
-            and stored.generated_at = each.generated_at
-            and stored.trader_no = each.trader_no
-            and stored.symbol = each.symbol
-            and stored.timeframe = each.timeframe
-        )
-      ) as is_duplicate
+      row_number() over (
+        partition by each.code, each.generated_at, each.trader_no, each.symbol, each.timeframe
+        order by each.index
+      ) > 1 as is_repeat,
+      exists (
+        select from private.signals as stored
+        where stored.account_no = store_signals.account.account_no
+          and stored.generated_at = each.generated_at
+          and stored.trader_no = each.trader_no
+          and stored.symbol = each.symbol
+          and stored.timeframe = each.timeframe
+      ) as is_stored
     from unnest(store_signals.candidates) as each
   ),
   numbered as (
     select
       candidate.*,
-      count(*) filter (where candidate.code is null and not candidate.is_duplicate)
-        over (order by candidate.index) as number
+      count(*) filter (
+        where candidate.code is null and not candidate.is_repeat and not candidate.is_stored
+      ) over (order by candidate.index) as number
     from candidate
+  ),
+  counted as (
+    -- A repeat shares the fate of the first: without an allowance for that, neither is stored.
+    select
+      numbered.*,
+      min(numbered.number) over (
+        partition by numbered.code, numbered.generated_at, numbered.trader_no, numbered.symbol,
+          numbered.timeframe
+      ) as first_number
+    from numbered
   ),
   judged as materialized (
     select
-      numbered.*,
+      counted.*,
       case
-        when numbered.code is not null then numbered.code
-        when numbered.is_duplicate then 'duplicate'
-        when numbered.number > store_signals.day_left then 'quota_exceeded'
-        when numbered.number > store_signals.minute_left then 'rate_limited'
+        when counted.code is not null then counted.code
+        when counted.is_stored then 'duplicate'
+        when counted.first_number > store_signals.day_left then 'quota_exceeded'
+        when counted.first_number > store_signals.minute_left then 'rate_limited'
+        when counted.is_repeat then 'duplicate'
       end as final_code
-    from numbered
+    from counted
   ),
   stored as (
     insert into private.signals (
@@ -479,7 +490,7 @@ create function private.store_batch(
   account private.accounts,
   request_id uuid,
   payload_hash bigint,
-  candidates private.candidate []
+  candidates private.candidate[]
 )
 returns json
 language plpgsql
@@ -553,7 +564,7 @@ as $$
 declare
   v_account_id uuid := private.caller_id('signals:write');
   v_payload_hash bigint := jsonb_hash_extended(ingest_signals.signals, 0);
-  v_candidates private.candidate [];
+  v_candidates private.candidate[];
   v_account private.accounts;
   v_verdict json;
 begin

@@ -31,7 +31,7 @@ stable
 set search_path = ''
 as $$
 declare
-  v_parts text [];
+  v_parts text[];
 begin
   if decode_cursor.cursor is null then
     generated_at := 'infinity';
@@ -92,10 +92,10 @@ comment on function private.require_query is
 'PT400 unless the order, the page size and the number of filter values are allowed.';
 
 create function private.query_signals(
-  traders uuid [],
-  symbols text [],
-  timeframes text [],
-  actions text [],
+  traders uuid[],
+  symbols text[],
+  timeframes text[],
+  actions text[],
   min_confidence double precision,
   from_time timestamptz,
   to_time timestamptz,
@@ -116,7 +116,7 @@ declare
   v_sort text := coalesce(
     query_signals.sort, case when query_signals.after_seq is null then 'newest' else 'seq' end);
   v_start record;
-  v_rows json [];
+  v_rows json[];
   v_cursor text;
 begin
   perform private.require_query(
@@ -177,10 +177,10 @@ $$;
 comment on function private.query_signals is 'Body of public.query_signals.';
 
 create function public.query_signals(
-  traders uuid [] default null,
-  symbols text [] default null,
-  timeframes text [] default null,
-  actions text [] default null,
+  traders uuid[] default null,
+  symbols text[] default null,
+  timeframes text[] default null,
+  actions text[] default null,
   min_confidence double precision default null,
   "from" timestamptz default null,
   "to" timestamptz default null,
