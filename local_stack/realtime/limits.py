@@ -24,6 +24,8 @@ class Limits:
     no_channel_seconds: float = 600.0
     token_check_seconds: float = 300.0
     """A channel looks at its token's expiry at least this often."""
+    first_tail_seconds: float = 1.0
+    """How long the first clients wait for the database to be followed."""
     replication_ready_seconds: float = 15.0
     database_seconds: float = 5.0
     """The deadline of one permission check or one replay."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from functools import partial
@@ -58,9 +59,8 @@ class Realtime:
         ]
 
     async def start(self) -> None:
-        """Begin to follow the database. Returns at once: clients may ask for readiness."""
+        """Get ready for clients. As on hosted, the database is followed from the first of them."""
         await self._authorization.start()
-        self._tail.start()
         self._maintenance = asyncio.create_task(self._maintain(), name="realtime maintenance")
 
     async def stop(self) -> None:
@@ -88,6 +88,7 @@ class Realtime:
             identity = self._identify(request)
         except TokenRefusal as refusal:
             return web.json_response({"error": refusal.handshake_text}, status=401)
+        await self._follow_database()
         socket = web.WebSocketResponse(
             timeout=self._limits.close_seconds,
             max_msg_size=self._limits.frame_bytes,
@@ -103,6 +104,13 @@ class Realtime:
             del self._sessions[session]
             ended.set_result(None)
         return socket
+
+    async def _follow_database(self) -> None:
+        """Start the tail, and give it a moment: a client that joins misses nothing after that."""
+        self._tail.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.first_tail_seconds):
+                await self._tail.wait_until_streaming()
 
     def _identify(self, request: web.Request) -> Identity:
         key = request.query.get("apikey") or request.headers.get("x-api-key")

@@ -50,8 +50,9 @@ class Tail:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Connect, and connect again after every failure, until `stop`."""
-        self._task = asyncio.create_task(self._follow(), name="realtime tail")
+        """Connect, and connect again after every failure, until `stop`. Twice is once."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name="realtime tail")
 
     async def stop(self) -> None:
         """Disconnect; the slot goes with the connection."""
