@@ -105,6 +105,9 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := private.clock();
+  v_account_no integer := (
+    select account.account_no from private.accounts as account
+    where account.account_id = read_signals.account_id);
 begin
   return (
     select array_agg((
@@ -225,8 +228,7 @@ begin
     left join (
       select trader.trader_no, trader.trader_id::text as trader_id
       from private.traders as trader
-      inner join private.accounts as account on account.account_no = trader.account_no
-      where account.account_id = read_signals.account_id and trader.archived_at is null
+      where trader.account_no = v_account_no and trader.archived_at is null
     ) as trader on trader.trader_id = lower(field.trader_id collate "C")
   );
 end

@@ -19,23 +19,23 @@ declare
     'count', batch.last_seq - batch.first_seq + 1, 'broadcast_at', clock_timestamp());
   v_signals jsonb;
 begin
-  -- Above 100 signals a reader fetches the page by seq: one read is cheaper than a copy in the log.
-  if batch.last_seq - batch.first_seq < 100 then
+  -- Carrying a signal costs the writer more than storing it (compared by scripts/bench ingest), and
+  -- every socket a copy. Above 20 a reader fetches the page by seq, for several batches at once.
+  -- 20 of the largest signals (2 KB of metadata each) are below 64 KB.
+  if batch.last_seq - batch.first_seq < 20 then
     select jsonb_agg(to_jsonb(signal) - 'account_id' order by signal.seq) into v_signals
     from public.signals as signal
     where signal.account_id = broadcast_payload.account_id
       and signal.seq between batch.first_seq and batch.last_seq
       and signal.generated_at between batch.first_generated_at and batch.last_generated_at;
-    if octet_length(v_signals::text) <= 65536 then
-      v_payload := v_payload || jsonb_build_object('signals', v_signals);
-    end if;
+    v_payload := v_payload || jsonb_build_object('signals', v_signals);
   end if;
   return v_payload;
 end
 $$;
 
 comment on function private.broadcast_payload is
-'What is broadcast of a batch: its seq range, and the signals themselves when they fit in 64 KB.';
+'What is broadcast of a batch: its seq range, and the signals themselves when they are at most 20.';
 
 create function private.broadcast_batch()
 returns trigger

@@ -217,11 +217,11 @@ async def test_duplicates_are_looked_for_by_the_natural_key(explained: Explained
 
 
 async def test_a_broadcast_reads_only_the_signals_of_its_batch(explained: Explained) -> None:
-    signals = make_signals(explained.trader_id, 50, 1000)
+    signals = make_signals(explained.trader_id, 20, 1000)
     _, scans = await explained.run(
         "select public.ingest_signals(gen_random_uuid(), $1)", json.dumps(signals)
     )
     read = [scan for scan in scans if scan.table.startswith("signals")]
     assert read
     assert all(scan.index for scan in read)
-    assert sum(scan.rows for scan in read) <= 60
+    assert sum(scan.rows for scan in read) <= 25
