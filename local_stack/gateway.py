@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -31,6 +32,7 @@ CONFIG_FILE = REPOSITORY / "supabase" / "config.toml"
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 SHUTDOWN_SECONDS = 3.0
+ACCESS_LOG_SECONDS = 0.1
 EXPOSED_HEADERS = (
     "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, "
     "Preference-Applied, Retry-After, Server, X-Total-Count, Link, x-sb-request-id, "
@@ -48,6 +50,8 @@ def build_app(settings: StackSettings) -> web.Application:
     functions = FunctionsProxy(settings, keys, CONFIG_FILE)
     realtime = Realtime(settings, keys)
 
+    access_log = AccessLog()
+
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(realtime.routes())
     for path, handler in (
@@ -56,7 +60,7 @@ def build_app(settings: StackSettings) -> web.Application:
         ("/functions/v1/{resource:.*}", functions.handle),
         ("/{resource:.*}", _with_cors(_refuse)),
     ):
-        app.router.add_route("*", path, _logged(handler))
+        app.router.add_route("*", path, _logged(handler, access_log))
 
     async def services(_: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
@@ -66,7 +70,11 @@ def build_app(settings: StackSettings) -> web.Application:
             await functions.start()
             stack.push_async_callback(functions.stop)
             await realtime.start()
+            # What lives as long as the process is no garbage: looking through it only adds pauses.
+            gc.collect()
+            gc.freeze()
             yield
+            access_log.flush()
 
     async def say_goodbye(_: web.Application) -> None:
         # Sockets are handlers that never end: they are told before aiohttp waits for handlers.
@@ -107,7 +115,26 @@ def _preflight_headers(request: web.Request) -> dict[str, str]:
     }
 
 
-def _logged(handler: Handler) -> Handler:
+class AccessLog:
+    """Writes the lines of a moment together: every write wakes the supervisor."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Keep a line for at most `ACCESS_LOG_SECONDS`."""
+        if not self._lines:
+            asyncio.get_running_loop().call_later(ACCESS_LOG_SECONDS, self.flush)
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        sys.stdout.write("".join(self._lines))
+        sys.stdout.flush()
+        self._lines.clear()
+
+
+def _logged(handler: Handler, access_log: AccessLog) -> Handler:
     """Give each request an id and write one compact line about it."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -131,7 +158,7 @@ def _logged(handler: Handler) -> Handler:
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             line = f"{request.method} {request.path!r} {status} {elapsed:.1f}ms {request_id}\n"
-            sys.stdout.write(line)
+            access_log.add(line)
 
     return handle
 
