@@ -16,6 +16,7 @@ class CuttableProxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._blocked = False
         self.connections = 0
+        self._arrival = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -26,6 +27,12 @@ class CuttableProxy:
         """End every connection at once, as a network that fails does."""
         for writer in self._open:
             writer.transport.abort()
+
+    async def connection_after(self, count: int) -> None:
+        """Return once more than `count` connections have been made."""
+        while self.connections <= count:
+            self._arrival.clear()
+            await self._arrival.wait()
 
     def block(self) -> None:
         """Cut, and refuse new connections until `unblock`."""
@@ -55,6 +62,7 @@ class CuttableProxy:
             writer.transport.abort()
             return
         self.connections += 1
+        self._arrival.set()
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         ends = {writer, server_writer}
         self._open |= ends

@@ -254,20 +254,21 @@ async def test_what_is_stored_while_the_connection_is_cut_arrives_after_it(
 async def test_many_cuts_while_signals_are_stored_lose_and_repeat_nothing(
     publisher: Publisher, make_subscriber: MakeSubscriber, proxy: CuttableProxy
 ) -> None:
-    async def cut_again_and_again() -> None:
-        while True:
-            await asyncio.sleep(0.15)
+    async def cut_between_batches(ids: list[UUID]) -> None:
+        for _ in range(8):
+            connections = proxy.connections
             proxy.cut()
+            ids += await publisher.publish(50, batch=20)
+            async with asyncio.timeout(PATIENCE):
+                await proxy.connection_after(connections)
 
     async with make_subscriber(url=proxy.url) as subscriber:
         await subscriber.wait_until_live(LIVE_SECONDS)
-        cutting = asyncio.create_task(cut_again_and_again())
-        publishing = asyncio.create_task(publisher.publish(400, batch=20))
-        first = await read(subscriber, 200)
-        cutting.cancel()
-        ids = await publishing
-        assert ids_of(first + await read(subscriber, 200)) == ids
-    assert proxy.connections > 2
+        ids: list[UUID] = []
+        cutting = asyncio.create_task(cut_between_batches(ids))
+        observed = ids_of(await read(subscriber, 400))
+        await cutting
+        assert observed == ids
 
 
 async def test_an_exception_in_on_state_does_not_stop_anything(
