@@ -72,11 +72,11 @@ class SignalClient:
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Make a client from environment variables, those of `.env.example`.
 
-        SUPABASE_URL; SUPABASE_KEY or SUPABASE_PUBLISHABLE_KEY; SIGNALS_ACCESS_TOKEN, or
-        SIGNALS_EMAIL with SIGNALS_PASSWORD. Raises ConfigurationError for what is missing.
+        SUPABASE_URL; SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY; SIGNALS_ACCESS_TOKEN,
+        or SIGNALS_EMAIL with SIGNALS_PASSWORD. Raises ConfigurationError for what is missing.
         """
         url = _variable(environment, "SUPABASE_URL")
-        key = _variable(environment, "SUPABASE_KEY", "SUPABASE_PUBLISHABLE_KEY")
+        key = _variable(environment, "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY")
         token = environment.get("SIGNALS_ACCESS_TOKEN")
         if token:
             return cls(url, key, AccessToken(token))

@@ -135,4 +135,8 @@ class _Session(msgspec.Struct, frozen=True):
 
 
 def _session_from(answer: Response) -> _Session:
-    return msgspec.json.decode(answer.body, type=_Session)
+    try:
+        return msgspec.json.decode(answer.body, type=_Session)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # Something between here and Auth answered in its place: that may pass.
+        raise ConnectionLostError from error

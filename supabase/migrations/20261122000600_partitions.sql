@@ -27,6 +27,8 @@ returns integer
 language plpgsql
 security definer
 set search_path = ''
+-- Whoever queues behind this waits as long as it does. Days are made ahead, so giving up is safe.
+set lock_timeout = '2s'
 as $$
 declare
   v_partition regclass;

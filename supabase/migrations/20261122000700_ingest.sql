@@ -18,8 +18,6 @@ create table private.batches (
   constraint seq_range_is_not_empty check (first_seq <= last_seq)
 );
 
-create index batches_account_no_last_seq_idx on private.batches (account_no, last_seq);
-
 comment on table private.batches is
 'The ledger: one row per answered request, with the verdict that a replay of it gets again.';
 comment on column private.batches.correlation_id is
@@ -28,7 +26,7 @@ comment on column private.batches.payload_hash is
 'jsonb_hash_extended of the signals: tells a replay from a request_id used twice by mistake. The
 function may change with a major version of PostgreSQL; a batch is not retried for that long.';
 comment on column private.batches.first_generated_at is
-'Earliest generated_at of the accepted signals; with last_generated_at it names the days to read.';
+'Earliest generated_at of the accepted signals; with last_generated_at the span that a broadcast reads.';
 
 create table private.item_codes (
   code text primary key,

@@ -130,14 +130,14 @@ def test_the_environment_makes_a_client(stack: RunningStack, account: Account) -
     ("missing", "named"),
     [
         ("SUPABASE_URL", "SUPABASE_URL is not set"),
-        ("SUPABASE_KEY", "SUPABASE_KEY or SUPABASE_PUBLISHABLE_KEY is not set"),
+        ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY is not set"),
         ("SIGNALS_PASSWORD", "SIGNALS_ACCESS_TOKEN, or SIGNALS_EMAIL with SIGNALS_PASSWORD"),
     ],
 )
 def test_what_the_environment_lacks_is_named(missing: str, named: str) -> None:
     environment = {
         "SUPABASE_URL": "http://project.test",
-        "SUPABASE_KEY": "key",
+        "SUPABASE_ANON_KEY": "key",
         "SIGNALS_EMAIL": "a@example.com",
         "SIGNALS_PASSWORD": "secret",
     }

@@ -12,6 +12,7 @@ from signal_persistence import (
     AccessToken,
     AuthenticationError,
     ConnectError,
+    ConnectionLostError,
     Credentials,
     PasswordCredentials,
     UnavailableError,
@@ -135,3 +136,11 @@ async def test_an_access_token_may_be_a_function(clock: Clock) -> None:
 def test_credentials_do_not_show_their_secrets(credentials: PasswordCredentials) -> None:
     assert "secret" not in repr(credentials)
     assert "token-text" not in repr(AccessToken("token-text"))
+
+
+async def test_an_answer_that_is_not_of_auth_may_pass(
+    respx_mock: respx.MockRouter, credentials: PasswordCredentials
+) -> None:
+    respx_mock.post(TOKEN).respond(200, html="<h1>Sign in to this network</h1>")
+    with pytest.raises(ConnectionLostError):
+        await credentials.access_token()

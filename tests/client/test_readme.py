@@ -20,7 +20,7 @@ README = Path(__file__).parents[2] / "python_client" / "README.md"
 def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Account) -> None:
     environment = os.environ | {
         "SUPABASE_URL": stack.api_url,
-        "SUPABASE_KEY": stack.publishable_key,
+        "SUPABASE_ANON_KEY": stack.publishable_key,
         "SIGNALS_EMAIL": account.email,
         "SIGNALS_PASSWORD": account.password,
         "PYTHONPATH": os.pathsep.join(sys.path),

@@ -20,6 +20,9 @@ REGISTRY_HOSTS = (
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:work|root|home/\w+)/[\w.]")
 ENVIRONMENT_READS = (
     re.compile(r"""environ(?:\.get\(|\.pop\(|\.setdefault\(|\[)\s*["']([A-Z][A-Z0-9_]+)["']"""),
+    re.compile(r"""environment\.get\("(SIGNALS?_[A-Z_]+)"\)"""),
+    re.compile(r"""_variable\(environment, "([A-Z_]+)\""""),
+    re.compile(r"""_variable\(environment, "[A-Z_]+", "([A-Z_]+)\""""),
     re.compile(r"""getenv\(\s*["']([A-Z][A-Z0-9_]+)["']"""),
     re.compile(r"""env_var=["']([A-Z][A-Z0-9_]+)["']"""),
     re.compile(r"""Deno\.env\.get\(\s*["']([A-Z][A-Z0-9_]+)["']"""),
