@@ -153,7 +153,7 @@ def test_what_the_database_cannot_hold_refuses_one_signal_and_not_its_batch(
 def test_a_number_is_judged_as_the_double_that_is_stored(
     worker: Worker, field: str, written: str, stored: float
 ) -> None:
-    signal = json.dumps(worker.signal(**{field: "here"})).replace('"here"', written)
+    signal = json.dumps(worker.signal(1, **{field: "here"})).replace('"here"', written)
     sent = f'{{"request_id": "{uuid.uuid4()}", "signals": [{signal}]}}'
     assert worker.ingest(sent).json()["accepted"] == 1
     assert [signal[field] for signal in worker.stored()] == [stored]
