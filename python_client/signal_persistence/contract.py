@@ -26,7 +26,6 @@ class Limits(msgspec.Struct, frozen=True):
     oldest_seconds: int
     future_seconds: int
     trader_name_characters: int
-    broadcast_bytes: int
 
 
 class CatalogueError(msgspec.Struct, frozen=True):
