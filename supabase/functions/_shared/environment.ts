@@ -13,16 +13,17 @@ export function dependenciesFrom(environment: Pick<typeof Deno.env, "get">): Dep
   };
 }
 
-/** Projects without the legacy anon key have publishable keys, as a JSON map by name. */
+/**
+ * A publishable key (they come as a JSON map by name) before the legacy anon key, which a project may
+ * have switched off although the variable is still set.
+ */
 function projectKey(environment: Pick<typeof Deno.env, "get">): string {
-  const legacy = environment.get("SUPABASE_ANON_KEY");
-  if (legacy) return legacy;
   const keys: Record<string, string> = JSON.parse(
-    environment.get("SUPABASE_PUBLISHABLE_KEYS") ?? "{}",
+    environment.get("SUPABASE_PUBLISHABLE_KEYS") || "{}",
   );
   return required(
-    keys["default"] ?? Object.values(keys)[0],
-    "SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEYS",
+    keys["default"] ?? Object.values(keys)[0] ?? environment.get("SUPABASE_ANON_KEY"),
+    "SUPABASE_PUBLISHABLE_KEYS or SUPABASE_ANON_KEY",
   );
 }
 

@@ -5,15 +5,17 @@ const environment = (variables: Record<string, string>) => ({
   get: (name: string): string | undefined => variables[name],
 });
 
-Deno.test("the legacy anon key is used while there is one, else a publishable key", () => {
+Deno.test("a publishable key is used before the legacy anon key", () => {
   const keyOf = (variables: Record<string, string>) =>
     dependenciesFrom(environment({ SUPABASE_URL: "http://x/", ...variables })).projectKey;
   const publishable = JSON.stringify({ other: "sb_other", default: "sb_default" });
   assert.equal(
     keyOf({ SUPABASE_ANON_KEY: "anon", SUPABASE_PUBLISHABLE_KEYS: publishable }),
-    "anon",
+    "sb_default",
   );
-  assert.equal(keyOf({ SUPABASE_PUBLISHABLE_KEYS: publishable }), "sb_default");
+  for (const none of ["{}", ""]) {
+    assert.equal(keyOf({ SUPABASE_ANON_KEY: "anon", SUPABASE_PUBLISHABLE_KEYS: none }), "anon");
+  }
   assert.equal(keyOf({ SUPABASE_PUBLISHABLE_KEYS: '{"web":"sb_web"}' }), "sb_web");
 });
 
@@ -21,6 +23,6 @@ Deno.test("a missing variable stops the function at its start and is named", () 
   assert.throws(() => dependenciesFrom(environment({ SUPABASE_ANON_KEY: "anon" })), /SUPABASE_URL/);
   assert.throws(
     () => dependenciesFrom(environment({ SUPABASE_URL: "http://x" })),
-    /SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEYS/,
+    /SUPABASE_PUBLISHABLE_KEYS or SUPABASE_ANON_KEY/,
   );
 });
