@@ -298,7 +298,8 @@ class AsyncSubscriber:
             except (TransportError, UnavailableError) as error:
                 attempt += 1
                 _log.warning("Cannot fetch missed signals yet: %s", error)
-                await asyncio.sleep(pause_before(attempt))
+                wanted = getattr(error, "retry_after", None) or 0.0
+                await asyncio.sleep(max(pause_before(attempt), wanted))
 
     async def _fetch(self, query: SeqQuery) -> Page:
         return await self._query.page(

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 3.0
+LONGEST_RETRY_AFTER: Final = 30.0
+"""A call does not wait for a Retry-After of more seconds than this: it raises the error."""
 
 
 def pause_before(attempt: int, randomness: Callable[[], float] = random.random) -> float:
@@ -57,7 +59,8 @@ class Caller:
 
         Transport errors, an answer that cannot be read (a proxy's page, say), 408, 429 and 5xx
         are tried again, Retry-After being the least wait; a refused token is renewed once. Raises
-        the last TransportError or ApiError.
+        the last TransportError or ApiError, and at once an UnavailableError whose `retry_after`
+        is more than LONGEST_RETRY_AFTER seconds: whoever called knows whether to wait that long.
         """
         body = msgspec.json.encode(parameters)
         refused: AuthenticationError | None = None
@@ -73,9 +76,10 @@ class Caller:
                 refused = error
                 continue
             except UnavailableError as error:
-                if attempt >= self._attempts:
+                wanted = error.retry_after or 0.0
+                if attempt >= self._attempts or wanted > LONGEST_RETRY_AFTER:
                     raise
-                pause = max(pause, error.retry_after or 0.0)
+                pause = max(pause, wanted)
             except TransportError:
                 if attempt >= self._attempts:
                     raise

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
-
-from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimeSubscribeStates
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import SignalPersistenceError
+
+if TYPE_CHECKING:
+    from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimeSubscribeStates
 
 EVENT: Final = "signals_ingested"
 _REPLICATION_READY: Final = "Replication connection established"
@@ -64,7 +66,10 @@ class LiveChannel:
         Raises what connecting or asking for a token raises. Cancelling it closes the connection.
         """
         token = await self._credentials.access_token(refresh=self._token_was_refused)
-        client = AsyncRealtimeClient(
+        # Only here, so that those who never follow live need not wait for it to be imported; and
+        # on a thread, so that the event loop does not wait either.
+        realtime = await asyncio.to_thread(import_module, "realtime")
+        client: AsyncRealtimeClient = realtime.AsyncRealtimeClient(
             self._url, token=self._key, auto_reconnect=False, timeout=int(self._timeout)
         )
         await client.set_auth(token)
@@ -119,7 +124,7 @@ class LiveChannel:
         state: RealtimeSubscribeStates,
         error: Exception | None,
     ) -> None:
-        if state is RealtimeSubscribeStates.SUBSCRIBED:
+        if state.name == "SUBSCRIBED":
             self._listener.on_joined()
         elif not lost.done():
             lost.set_result(f"{state.value}: {error}" if error else state.value)

@@ -6,12 +6,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, Protocol, runtime_checkable
 
-import httpx
 import msgspec
 
-from signal_persistence.errors import ConnectError, ConnectionLostError, RequestTimeoutError
+from signal_persistence.errors import (
+    ConnectError,
+    ConnectionLostError,
+    RequestTimeoutError,
+    UnavailableError,
+)
 from signal_persistence.transport import Response
 
 _REFRESH_AHEAD: Final = 0.2
@@ -95,19 +100,21 @@ class PasswordCredentials:
         if session is None:
             return None
         answer = self._ask("refresh_token", {"refresh_token": session.refresh_token})
-        if answer.status >= 500 or answer.status == 429:
-            answer.raise_for_status()
         return _session_from(answer) if answer.status == 200 else None
 
     def _signed_in(self) -> _Session:
         answer = self._ask("password", {"email": self._email, "password": self._password})
-        if answer.status == 400:
-            # Auth answers a wrong password with 400; for us it is what 401 means everywhere else.
-            answer = Response(401, answer.headers, answer.body)
-        answer.raise_for_status()
+        if 400 <= answer.status < 500:
+            # Auth refuses with 400, 403 or 422, for us what 401 is everywhere else: somebody may
+            # yet repair the account or the password.
+            raise replace(answer, status=401).error()
         return _session_from(answer)
 
     def _ask(self, grant: str, body: dict[str, Any]) -> Response:
+        """Return the answer of Auth; raise what may pass."""
+        # Imported only here: whoever brings tokens of their own need not wait for it.
+        import httpx
+
         try:
             answer = httpx.post(
                 self._url,
@@ -122,7 +129,11 @@ class PasswordCredentials:
             raise RequestTimeoutError from error
         except httpx.HTTPError as error:
             raise ConnectionLostError from error
-        return Response(answer.status_code, answer.headers, answer.content)
+        response = Response(answer.status_code, answer.headers, answer.content)
+        problem = response.error() if response.status >= 400 else None
+        if isinstance(problem, UnavailableError):
+            raise problem
+        return response
 
     def __repr__(self) -> str:
         return f"PasswordCredentials({self._email!r}, …)"

@@ -1,15 +1,19 @@
-"""The only module that speaks HTTP: one request in, one response or a TransportError out."""
+"""Speaks HTTP with the project: one request in, one response or a TransportError out."""
 
 from __future__ import annotations
 
+import asyncio
+import math
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Protocol, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import aiohttp
 import msgspec
 
 from signal_persistence.contract import CONTRACT
@@ -17,22 +21,33 @@ from signal_persistence.errors import (
     ApiError,
     AuthenticationError,
     BatchTooLargeError,
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
     PermissionDeniedError,
     RequestTimeoutError,
+    TransportError,
     UnavailableError,
 )
 
 _RETRIABLE_STATUSES: Final = frozenset({408, 425, 429}) | frozenset(range(500, 600)) - {501, 505}
 _KEEPALIVE_SECONDS: Final = 20.0
-_CONNECT_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 4.0
+"""For all of it: name, TCP, TLS and the way through a proxy."""
+
+_NOT_SENT: Final = (
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+)
+"""What aiohttp raises while it makes a connection, and nowhere else. It writes a request only to a
+connection that was made, so these prove that nothing was sent. Nothing else proves it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer of any status; header names are lower case."""
+    """An HTTP answer of any status; headers are looked up by their names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,14 +61,20 @@ class Response:
     def error(self) -> ApiError:
         """Read the error of an Edge Function, REST or Auth; any other body gives its status."""
         spelled = _spelled_error(self.body)
-        code = spelled.catalogue_code or _code_of_status(self.status)
-        known = CONTRACT.errors.get(code)
-        message = spelled.sentence or (
-            known.message if known else f"The service answered with HTTP status {self.status}."
-        )
-        return _error_class(self.status)(
-            message,
-            code=code,
+        code = spelled.catalogue_code
+        if self.status == 404 and code not in CONTRACT.errors:
+            # Not the service's own: a function that is being deployed again, a gateway's page.
+            kind: type[ApiError] = UnavailableError
+            message = "The service is not there: it answered with HTTP status 404; check the URL."
+        else:
+            kind = _error_class(self.status)
+            known = CONTRACT.errors.get(code or _code_of_status(self.status))
+            message = (
+                known.message if known else f"The service answered with HTTP status {self.status}."
+            )
+        return kind(
+            spelled.sentence or message,
+            code=code or _code_of_status(self.status),
             status=self.status,
             hint=spelled.hint,
             request_id=spelled.request_id,
@@ -88,28 +109,31 @@ class Transport(Protocol):
 class HttpTransport:
     """HTTP/1.1 with a small pool of kept-alive connections to one Supabase project.
 
-    It belongs to the event loop that first uses it.
+    It belongs to the event loop that first uses it. A proxy is taken once, when it is made, from
+    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY or the system's settings. Certificates are
+    judged by what the system trusts, or by SSL_CERT_FILE and SSL_CERT_DIR.
     """
 
     def __init__(
         self, url: str, key: str, *, timeout: float = 10.0, max_connections: int = 10
     ) -> None:
         """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(
-                "Cannot use this url: it must be the http(s) URL of the project."
-            )
-        self._client = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
-            headers={"apikey": key, "accept": "application/json"},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            limits=httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEEPALIVE_SECONDS,
-            ),
-        )
+        address = _address_of(url)
+        self._base = url.rstrip("/")
+        self._host = address.hostname
+        self._proxy = _proxy_for(address)
+        self._tls = _system_trust() if address.scheme == "https" else True
+        self._headers = {
+            "apikey": key,
+            "accept": "application/json",
+            "accept-encoding": "gzip, deflate",
+            "user-agent": "signal-persistence-python",
+        }
+        self._timeout = timeout
+        self._free = asyncio.Semaphore(max_connections)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def post(
         self, path: str, body: bytes, token: str, headers: Mapping[str, str] | None = None
@@ -131,7 +155,9 @@ class HttpTransport:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,21 +170,136 @@ class HttpTransport:
     ) -> None:
         await self.aclose()
 
+    def __del__(self) -> None:
+        # Forgotten, or the copy in a forked child: aiohttp would log an error of its own for it.
+        session: aiohttp.ClientSession | None = getattr(self, "_session", None)
+        if session is not None:
+            session.detach()
+
     async def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> Response:
+        session = self._opened()
+        await self._until_free()
         try:
-            answer = await self._client.request(method, path, content=body, headers=headers)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            async with session.request(
+                method, self._base + path, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                return Response(answer.status, answer.headers, await answer.read())
+        except _NOT_SENT as error:
             raise ConnectError(
-                f"Cannot connect to {self._client.base_url.host}: {_reason(error)}; "
-                "check the URL and the network."
+                f"Cannot connect to {self._host}: {_reason(error)}; check the URL and the network."
             ) from error
-        except httpx.TimeoutException as error:
+        except TransportError:
+            raise
+        except TimeoutError as error:
             raise RequestTimeoutError from error
-        except httpx.HTTPError as error:
-            raise ConnectionLostError from error
-        return Response(answer.status_code, answer.headers, answer.content)
+        except Exception as error:
+            raise _lost(error) from error
+        finally:
+            self._free.release()
+
+    async def _until_free(self) -> None:
+        """Wait for one of the connections, here and not in aiohttp, whose limit on making a
+        connection would count the waiting too."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._free.acquire()
+        except TimeoutError:
+            raise ConnectError(
+                "Cannot send the request: every connection was busy for too long; "
+                "send fewer requests at once."
+            ) from None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Return the session of the running loop, which the first request opens."""
+        if self._closed:
+            raise ClosedError
+        loop = asyncio.get_running_loop()
+        if self._session is None:
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=self._tls),
+                headers=self._headers,
+                proxy=self._proxy,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(
+                    total=self._timeout,
+                    # Less than the total, or a failure to connect would be in doubt.
+                    connect=min(self._timeout / 2, _CONNECT_SECONDS),
+                    # Never rounded up to whole seconds.
+                    ceil_threshold=math.inf,
+                ),
+                middlewares=(_one_attempt,),
+            )
+        elif loop is not self._loop:
+            raise ConfigurationError(
+                "Cannot use this on a second event loop: make another one there."
+            )
+        return self._session
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Leaves its connections alone when it is dropped without having been closed.
+
+    aiohttp's would unregister them from the event loop, and when that is the copy in a forked
+    child, from the parent's too, which then never hears an answer on them.
+    """
+
+    def __del__(self, _warnings: object = None) -> None:
+        """The sockets are closed with the objects that hold them."""
+
+
+def _address_of(url: str) -> SplitResult:
+    try:
+        address = urlsplit(url)
+        usable = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable or address.username is not None:
+        raise ConfigurationError("Cannot use this url: it must be the http(s) URL of the project.")
+    return address
+
+
+def _proxy_for(address: SplitResult) -> str | None:
+    """Return the URL of the proxy that the environment, or the system, names for an address."""
+    proxies = getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(address.netloc):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if urlsplit(proxy).scheme not in ("http", "https"):
+        raise ConfigurationError(
+            "Cannot use the proxy that the environment names: it must be an http(s) URL; name "
+            "another in HTTPS_PROXY, or the project's host in NO_PROXY."
+        )
+    return proxy
+
+
+def _system_trust() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _one_attempt(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET again by itself: only the caller knows whether it may."""
+    try:
+        return await handler(request)
+    except _NOT_SENT:
+        raise
+    except aiohttp.ClientConnectionError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> ConnectionLostError:
+    return ConnectionLostError(
+        "Cannot tell whether the service did the work: the connection broke before the answer "
+        f"({type(error).__name__})."
+    )
 
 
 class _SpelledError(msgspec.Struct, frozen=True):
@@ -197,7 +338,7 @@ def _code_of_status(status: int) -> str:
         return "unauthorized"
     if status == 413:
         return "batch_too_large"
-    return "unavailable" if status in _RETRIABLE_STATUSES - {500} else "internal"
+    return "unavailable" if status in (_RETRIABLE_STATUSES | {404}) - {500} else "internal"
 
 
 def _error_class(status: int) -> type[ApiError]:
@@ -212,4 +353,8 @@ def _error_class(status: int) -> type[ApiError]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or "no connection in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered with HTTP status {error.status}"
+    return "no connection in time"

@@ -18,6 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "python_client" / "signal_persistence"
 ENGINE = "tests/client/test_producer_engine.py"
 BATCH = "tests/client/test_batch.py"
+TRANSPORT = "tests/client/test_transport.py"
+IN_DOUBT = "test_a_failure_after_the_request_may_have_left_is_in_doubt_and_not_repeated"
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,78 @@ BUGS = [
         "        if self.forked:\n            raise ForkedProducerError",
         "        pass",
         "tests/client/test_producer.py::test_a_forked_child_is_told_to_make_its_own_producer",
+    ),
+    PlantedBug(
+        "a dropped connection counts as never made",
+        "transport.py",
+        "    aiohttp.ClientConnectorError,\n    aiohttp.ClientHttpProxyError,\n)",
+        "    aiohttp.ClientConnectionError,\n    aiohttp.ClientHttpProxyError,\n)",
+        f"{TRANSPORT}::{IN_DOUBT}",
+    ),
+    PlantedBug(
+        "an answer that does not come counts as a connection that was not made",
+        "transport.py",
+        "            raise RequestTimeoutError from error",
+        "            raise ConnectError from error",
+        f"{TRANSPORT}::{IN_DOUBT}",
+    ),
+    PlantedBug(
+        "a GET whose connection was lost is sent again unasked",
+        "transport.py",
+        "                middlewares=(_one_attempt,),\n",
+        "",
+        f"{TRANSPORT}::{IN_DOUBT}",
+    ),
+    PlantedBug(
+        "a request that fails keeps its place among the connections",
+        "transport.py",
+        "            self._free.release()\n",
+        "            pass\n",
+        f"{TRANSPORT}::test_a_connection_that_never_becomes_free_was_not_sent",
+    ),
+    PlantedBug(
+        "a forked child ends the connections of its parent",
+        "transport.py",
+        "connector=_Connector(",
+        "connector=aiohttp.TCPConnector(",
+        f"{TRANSPORT}"
+        "::test_a_forked_child_that_drops_its_copy_leaves_the_connections_to_its_parent",
+    ),
+    PlantedBug(
+        "a redirect is followed",
+        "transport.py",
+        ", allow_redirects=False",
+        "",
+        f"{TRANSPORT}::test_an_empty_body_a_packed_answer_and_a_redirect_are_taken_as_they_are",
+    ),
+    PlantedBug(
+        "the proxy of the environment is ignored",
+        "transport.py",
+        "                proxy=self._proxy,\n",
+        "",
+        f"{TRANSPORT}::test_a_request_goes_through_the_proxy_of_the_environment",
+    ),
+    PlantedBug(
+        "a page that says 404 gives up the batch",
+        "transport.py",
+        "if self.status == 404 and code not in CONTRACT.errors:",
+        "if False:",
+        f"{ENGINE}::test_a_404_that_the_service_did_not_write_does_not_give_up_the_batch",
+    ),
+    PlantedBug(
+        "a refused sign-in gives up the batch",
+        "credentials.py",
+        "            raise replace(answer, status=401).error()",
+        "            raise answer.error()",
+        "tests/client/test_producer.py::test_signals_wait_while_auth_refuses_to_sign_in",
+    ),
+    PlantedBug(
+        "a query waits for any Retry-After",
+        "caller.py",
+        " or wanted > LONGEST_RETRY_AFTER",
+        "",
+        "tests/client/test_query_requests.py"
+        "::test_a_retry_after_that_is_too_long_to_wait_for_is_raised_to_the_caller",
     ),
     PlantedBug(
         "local times are sent without their offset",

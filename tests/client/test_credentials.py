@@ -102,8 +102,8 @@ async def test_a_refresh_token_that_was_used_up_leads_to_a_new_sign_in(
     assert await credentials.access_token(refresh=True) == "a"
 
 
-@pytest.mark.parametrize("status", [400, 401])
-async def test_a_wrong_password_is_an_authentication_error(
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_a_refused_sign_in_is_an_authentication_error_whatever_its_status(
     credentials: PasswordCredentials, respx_mock: respx.MockRouter, status: int
 ) -> None:
     respx_mock.post(TOKEN).respond(
@@ -112,6 +112,32 @@ async def test_a_wrong_password_is_an_authentication_error(
     with pytest.raises(AuthenticationError) as caught:
         await credentials.access_token()
     assert caught.value.code == "invalid_credentials"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_a_refused_renewal_is_an_authentication_error_so_that_signals_wait_for_a_repair(
+    credentials: PasswordCredentials, respx_mock: respx.MockRouter, status: int
+) -> None:
+    session = {"access_token": "a", "refresh_token": "r", "expires_in": 3600}
+    route = respx_mock.post(TOKEN)
+    route.side_effect = [httpx.Response(200, json=session)] + [httpx.Response(status)] * 2
+    await credentials.access_token()
+    with pytest.raises(AuthenticationError):
+        await credentials.access_token(refresh=True)
+    assert grants(route) == ["password", "refresh_token", "password"]
+
+
+@pytest.mark.parametrize("status", [404, 408, 429, 500, 503])
+async def test_a_renewal_that_auth_cannot_do_now_does_not_use_the_password(
+    credentials: PasswordCredentials, respx_mock: respx.MockRouter, status: int
+) -> None:
+    session = {"access_token": "a", "refresh_token": "r", "expires_in": 3600}
+    route = respx_mock.post(TOKEN)
+    route.side_effect = [httpx.Response(200, json=session), httpx.Response(status)]
+    await credentials.access_token()
+    with pytest.raises(UnavailableError):
+        await credentials.access_token(refresh=True)
+    assert grants(route) == ["password", "refresh_token"]
 
 
 async def test_an_outage_is_not_mistaken_for_a_wrong_password(
@@ -138,9 +164,10 @@ def test_credentials_do_not_show_their_secrets(credentials: PasswordCredentials)
     assert "token-text" not in repr(AccessToken("token-text"))
 
 
+@pytest.mark.parametrize("status", [200, 302, 511])
 async def test_an_answer_that_is_not_of_auth_may_pass(
-    respx_mock: respx.MockRouter, credentials: PasswordCredentials
+    respx_mock: respx.MockRouter, credentials: PasswordCredentials, status: int
 ) -> None:
-    respx_mock.post(TOKEN).respond(200, html="<h1>Sign in to this network</h1>")
-    with pytest.raises(ConnectionLostError):
+    respx_mock.post(TOKEN).respond(status, html="<h1>Sign in to this network</h1>")
+    with pytest.raises((ConnectionLostError, UnavailableError)):
         await credentials.access_token()

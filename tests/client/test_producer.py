@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
-import respx
 
 from signal_persistence import (
     AccessToken,
@@ -27,57 +25,43 @@ from signal_persistence import (
     DeliveryReport,
     ForkedProducerError,
     InvalidSignalError,
+    PasswordCredentials,
     Producer,
     UndeliveredError,
 )
+from tests.client.loopback_service import LoopbackService, accept_all, answer, json_answer
 from tests.client.scripted_service import make_signal
 
-URL = "http://service.test"
-EDGE = f"{URL}/functions/v1/ingest-signals"
-RPC = f"{URL}/rest/v1/rpc/ingest_signals"
-
-
-def accept_all(request: httpx.Request) -> httpx.Response:
-    batch = json.loads(request.content)
-    count = len(batch["signals"])
-    return httpx.Response(
-        200,
-        json={
-            "request_id": batch["request_id"],
-            "accepted": count,
-            "duplicate": 0,
-            "rejected": 0,
-            "first_seq": 1,
-            "last_seq": count,
-            "items": [],
-        },
-    )
+EDGE = "/functions/v1/ingest-signals"
+RPC = "/rest/v1/rpc/ingest_signals"
 
 
 @pytest.fixture
-def service(respx_mock: respx.MockRouter) -> respx.Route:
+def service() -> Iterator[LoopbackService]:
     """Accept every batch at either address."""
-    return respx_mock.post(url__regex=f"{EDGE}|{RPC}").mock(side_effect=accept_all)
+    with LoopbackService(accept_all) as service:
+        yield service
 
 
 @pytest.fixture
-def dead_service(respx_mock: respx.MockRouter) -> respx.Route:
-    return respx_mock.post(url__regex=f"{EDGE}|{RPC}").mock(side_effect=httpx.ConnectError("no"))
+def dead_service() -> Iterator[LoopbackService]:
+    with LoopbackService(refusing=True) as service:
+        yield service
 
 
-def make_producer(**settings: Any) -> Producer:
-    return Producer(URL, "key", AccessToken("token"), **settings)
+def make_producer(service: LoopbackService, **settings: Any) -> Producer:
+    return Producer(service.url, "key", AccessToken("token"), **settings)
 
 
 @pytest.mark.parametrize(("transport", "address"), [("edge", EDGE), ("rpc", RPC)])
 def test_a_published_signal_is_posted_to_the_transports_address(
-    service: respx.Route, transport: Any, address: str
+    service: LoopbackService, transport: Any, address: str
 ) -> None:
-    with make_producer(transport=transport, linger_ms=0) as producer:
+    with make_producer(service, transport=transport, linger_ms=0) as producer:
         report = producer.publish(make_signal(0)).result(5)
-    request = service.calls.last.request
-    assert str(request.url) == address
-    assert json.loads(request.content) == {
+    [request] = service.received
+    assert (request.method, request.target) == ("POST", address)
+    assert request.json() == {
         "request_id": str(report.request_id),
         "signals": [json.loads(make_signal(0).to_json())],
     }
@@ -86,9 +70,9 @@ def test_a_published_signal_is_posted_to_the_transports_address(
     assert report.latency > 0
 
 
-def test_many_threads_publish_and_every_signal_is_reported_once(service: respx.Route) -> None:
+def test_many_threads_publish_and_every_signal_is_reported_once(service: LoopbackService) -> None:
     reports: list[DeliveryReport] = []
-    with make_producer(on_delivery=reports.append, linger_ms=1) as producer:
+    with make_producer(service, on_delivery=reports.append, linger_ms=1) as producer:
 
         def work(first: int) -> None:
             for number in range(first, first + 500):
@@ -108,22 +92,22 @@ def test_many_threads_publish_and_every_signal_is_reported_once(service: respx.R
         assert own == sorted(own)
 
 
-def test_flush_sends_what_lingers(service: respx.Route) -> None:
-    with make_producer(linger_ms=1_000_000) as producer:
+def test_flush_sends_what_lingers(service: LoopbackService) -> None:
+    with make_producer(service, linger_ms=1_000_000) as producer:
         delivery = producer.publish(make_signal(0))
         assert producer.flush(5) == 0
         assert delivery.done()
 
 
 def test_a_batch_goes_out_after_the_linger_without_anybody_doing_anything(
-    service: respx.Route,
+    service: LoopbackService,
 ) -> None:
-    with make_producer(linger_ms=20) as producer:
+    with make_producer(service, linger_ms=20) as producer:
         assert producer.publish(make_signal(0)).result(5).status == "accepted"
 
 
-def test_a_full_buffer_blocks_for_a_while_and_then_refuses(dead_service: respx.Route) -> None:
-    producer = make_producer(buffer_max_messages=2, max_block_ms=50, linger_ms=0)
+def test_a_full_buffer_blocks_for_a_while_and_then_refuses(dead_service: LoopbackService) -> None:
+    producer = make_producer(dead_service, buffer_max_messages=2, max_block_ms=50, linger_ms=0)
     for number in range(2):
         producer.publish(make_signal(number))
     before = time.monotonic()
@@ -138,16 +122,20 @@ def test_a_full_buffer_blocks_for_a_while_and_then_refuses(dead_service: respx.R
     assert (stats.accepted, stats.failed, stats.pending) == (2, 2, 0)
 
 
-def test_a_publish_that_waits_goes_on_when_there_is_room(service: respx.Route) -> None:
-    with make_producer(buffer_max_messages=3, max_block_ms=10_000, linger_ms=0) as producer:
+def test_a_publish_that_waits_goes_on_when_there_is_room(service: LoopbackService) -> None:
+    with make_producer(
+        service, buffer_max_messages=3, max_block_ms=10_000, linger_ms=0
+    ) as producer:
         for number in range(50):
             producer.publish(make_signal(number))
         assert producer.flush(5) == 0
         assert producer.stats().delivered == 50
 
 
-def test_a_closed_producer_refuses_signals_and_may_be_closed_again(service: respx.Route) -> None:
-    producer = make_producer()
+def test_a_closed_producer_refuses_signals_and_may_be_closed_again(
+    service: LoopbackService,
+) -> None:
+    producer = make_producer(service)
     producer.close()
     producer.close()
     assert producer.flush(1) == 0
@@ -155,18 +143,18 @@ def test_a_closed_producer_refuses_signals_and_may_be_closed_again(service: resp
         producer.publish(make_signal(0))
 
 
-def test_an_invalid_signal_is_refused_by_publish(service: respx.Route) -> None:
-    with make_producer() as producer:
+def test_an_invalid_signal_is_refused_by_publish(service: LoopbackService) -> None:
+    with make_producer(service) as producer:
         with pytest.raises(InvalidSignalError):
             producer.publish(make_signal(0, price=float("nan")))
         assert producer.stats().accepted == 0
 
 
 def test_the_error_of_the_block_is_not_hidden_by_what_close_could_not_send(
-    dead_service: respx.Route,
+    dead_service: LoopbackService,
 ) -> None:
     def fail() -> None:
-        with make_producer(close_timeout_ms=100) as producer:
+        with make_producer(dead_service, close_timeout_ms=100) as producer:
             producer.publish(make_signal(0))
             raise ZeroDivisionError
 
@@ -174,7 +162,7 @@ def test_the_error_of_the_block_is_not_hidden_by_what_close_could_not_send(
         fail()
 
 
-def test_callbacks_may_raise_block_publish_flush_and_close(service: respx.Route) -> None:
+def test_callbacks_may_raise_block_publish_flush_and_close(service: LoopbackService) -> None:
     release = threading.Event()
     closed = threading.Event()
     seen: list[float] = []
@@ -193,7 +181,7 @@ def test_callbacks_may_raise_block_publish_flush_and_close(service: respx.Route)
                 producer.close(1)
                 closed.set()
 
-    producer = make_producer(on_delivery=hostile, linger_ms=0)
+    producer = make_producer(service, on_delivery=hostile, linger_ms=0)
     for number in range(3):
         producer.publish(make_signal(number)).result(5)
     assert producer.flush(5) == 0, "a blocked callback holds up the sending"
@@ -203,9 +191,9 @@ def test_callbacks_may_raise_block_publish_flush_and_close(service: respx.Route)
     assert producer.stats().callback_errors == 1
 
 
-def test_close_does_not_wait_for_a_callback_beyond_its_time(service: respx.Route) -> None:
+def test_close_does_not_wait_for_a_callback_beyond_its_time(service: LoopbackService) -> None:
     release = threading.Event()
-    producer = make_producer(on_delivery=lambda report: release.wait(10), linger_ms=0)
+    producer = make_producer(service, on_delivery=lambda report: release.wait(10), linger_ms=0)
     producer.publish(make_signal(0)).result(5)
     before = time.monotonic()
     producer.close(0.2)
@@ -213,21 +201,31 @@ def test_close_does_not_wait_for_a_callback_beyond_its_time(service: respx.Route
     release.set()
 
 
-def test_one_producer_serves_several_accounts(service: respx.Route) -> None:
+def test_one_producer_serves_several_accounts(service: LoopbackService) -> None:
     accounts = [uuid4(), uuid4()]
     credentials = {account: AccessToken(f"token of {account}") for account in accounts}
-    with Producer(URL, "key", credentials, linger_ms=0) as producer:
+    with Producer(service.url, "key", credentials, linger_ms=0) as producer:
         for account in accounts:
             report = producer.publish(make_signal(0), account_id=account).result(5)
             assert report.account_id == account
-            sent = service.calls.last.request.headers["authorization"]
+            sent = service.received[-1].headers["authorization"]
             assert sent == f"Bearer token of {account}"
         with pytest.raises(ConfigurationError):
             producer.publish(make_signal(0))
 
 
-def test_an_unclosed_producer_warns_and_still_sends(service: respx.Route) -> None:
-    producer = make_producer(linger_ms=1_000_000)
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_signals_wait_while_auth_refuses_to_sign_in(service: LoopbackService, status: int) -> None:
+    session = {"access_token": "token", "refresh_token": "r", "expires_in": 3600}
+    service.script = [answer(status)] * 4 + [json_answer(session)]
+    credentials = PasswordCredentials(service.url, "key", "a@example.com", "secret")
+    with Producer(service.url, "key", credentials, linger_ms=0, retry_backoff_max_ms=1) as producer:
+        assert producer.publish(make_signal(0)).result(10).status == "accepted"
+    assert not service.script
+
+
+def test_an_unclosed_producer_warns_and_still_sends(service: LoopbackService) -> None:
+    producer = make_producer(service, linger_ms=1_000_000)
     delivery = producer.publish(make_signal(0))
     with pytest.warns(ResourceWarning, match="Unclosed Producer with 1 signals pending"):
         del producer
@@ -264,10 +262,10 @@ def _in_child(producer: Producer, answers: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_is_told_to_make_its_own_producer(service: respx.Route) -> None:
+def test_a_forked_child_is_told_to_make_its_own_producer(service: LoopbackService) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    with make_producer(linger_ms=0) as producer:
+    with make_producer(service, linger_ms=0) as producer:
         child = context.Process(target=_in_child, args=(producer, answers))
         child.start()
         assert "make one in the child" in answers.get(timeout=20)
@@ -295,21 +293,21 @@ def test_a_forked_child_is_told_to_make_its_own_producer(service: respx.Route) -
 )
 def test_a_setting_outside_its_range_is_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
-        make_producer(**settings)
+        Producer("http://service.test", "key", AccessToken("token"), **settings)
 
 
 def test_a_producer_of_no_account_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="without the credentials"):
-        Producer(URL, "key", {})
+        Producer("http://service.test", "key", {})
 
 
-async def test_the_async_face_publishes_awaits_and_closes(service: respx.Route) -> None:
+async def test_the_async_face_publishes_awaits_and_closes(service: LoopbackService) -> None:
     seen: list[DeliveryReport] = []
 
     async def note(report: DeliveryReport) -> None:
         seen.append(report)
 
-    async with AsyncProducer(URL, "key", AccessToken("token"), linger_ms=1) as producer:
+    async with AsyncProducer(service.url, "key", AccessToken("token"), linger_ms=1) as producer:
         deliveries = [await producer.publish(make_signal(n), on_delivery=note) for n in range(20)]
         reports = await asyncio.gather(*deliveries)
         assert await producer.flush(5) == 0
@@ -317,9 +315,11 @@ async def test_the_async_face_publishes_awaits_and_closes(service: respx.Route) 
     assert producer.stats().delivered == 20
 
 
-async def test_the_async_face_waits_for_room_and_then_refuses(dead_service: respx.Route) -> None:
+async def test_the_async_face_waits_for_room_and_then_refuses(
+    dead_service: LoopbackService,
+) -> None:
     producer = AsyncProducer(
-        URL, "key", AccessToken("token"), buffer_max_messages=1, max_block_ms=30
+        dead_service.url, "key", AccessToken("token"), buffer_max_messages=1, max_block_ms=30
     )
     await producer.publish(make_signal(0))
     with pytest.raises(BufferFullError):
@@ -328,8 +328,8 @@ async def test_the_async_face_waits_for_room_and_then_refuses(dead_service: resp
         await producer.close(0)
 
 
-async def test_an_unclosed_async_producer_warns(service: respx.Route) -> None:
-    producer = AsyncProducer(URL, "key", {UUID(int=1): AccessToken("token")})
+async def test_an_unclosed_async_producer_warns(service: LoopbackService) -> None:
+    producer = AsyncProducer(service.url, "key", {UUID(int=1): AccessToken("token")})
     with pytest.warns(ResourceWarning, match="Unclosed AsyncProducer with 0 signals pending"):
         del producer
 

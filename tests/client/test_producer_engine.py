@@ -23,6 +23,7 @@ from signal_persistence import (
     RejectedError,
 )
 from signal_persistence.engine import Engine
+from signal_persistence.transport import Response
 from tests.client.scripted_service import (
     ScriptedService,
     close,
@@ -254,10 +255,12 @@ def test_one_signal_that_is_too_large_by_itself_is_reported() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 409, 415, 422, 501])
-def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(status: int) -> None:
+@pytest.mark.parametrize(
+    "step", [400, 403, 409, 415, 422, 501, Response(404, {}, b'{"code":"not_found"}')]
+)
+def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(step: int | Response) -> None:
     async def scenario() -> None:
-        service = ScriptedService(script=[status])
+        service = ScriptedService(script=[step])
         engine = make_engine(service, batch_max_messages=1)
         first, second = (publish(engine, make_signal(number)) for number in range(2))
         assert await engine.flush(None) == 0
@@ -266,6 +269,18 @@ def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(status: int) 
         assert second.report.status == "accepted"
         stats = engine.stats()
         assert (stats.delivered, stats.failed, stats.pending) == (1, 1, 0)
+        await close(engine, 1)
+
+    run(scenario())
+
+
+def test_a_404_that_the_service_did_not_write_does_not_give_up_the_batch() -> None:
+    async def scenario() -> None:
+        service = ScriptedService(script=[404, Response(404, {}, b"<html>Not found</html>")])
+        engine = make_engine(service)
+        report = await publish(engine, make_signal(0))
+        assert (report.status, report.attempts) == ("accepted", 3)
+        assert len({request.request_id for request in service.requests}) == 1
         await close(engine, 1)
 
     run(scenario())

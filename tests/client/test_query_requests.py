@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
-import httpx
 import msgspec
 import pytest
-import respx
 
-from signal_persistence.caller import Caller, pause_before
+from signal_persistence.caller import LONGEST_RETRY_AFTER, Caller, pause_before
 from signal_persistence.credentials import AccessToken
 from signal_persistence.errors import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
     InvalidQueryError,
-    TransportError,
     UnavailableError,
 )
 from signal_persistence.query import AsyncSignalQuery, SignalQuery, query_parameters
 from signal_persistence.reading import SignalFilter
 from signal_persistence.signal import StoredSignal
+from tests.client.loopback_service import (
+    CLOSE,
+    RESET,
+    STALL,
+    LoopbackService,
+    Step,
+    answer,
+    json_answer,
+)
 
-URL = "http://project.test"
-EDGE = f"{URL}/functions/v1/query-signals"
-RPC = f"{URL}/rest/v1/rpc/query_signals"
+EDGE = "/functions/v1/query-signals"
+RPC = "/rest/v1/rpc/query_signals"
 TRADER = UUID("0190b5a6-0000-7000-8000-000000000001")
 SIGNAL: dict[str, Any] = {
     "signal_id": "0190b5a6-0000-8000-8000-000000000002",
@@ -48,13 +55,15 @@ SIGNAL: dict[str, Any] = {
 
 
 class Naps:
-    """Sleep and randomness for a caller: remembers the pauses and takes no time."""
+    """Sleep for a caller: remembers the pauses, tells how many there were, and takes no time."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.after: Callable[[int], None] = lambda count: None
 
     async def __call__(self, seconds: float) -> None:
         self.seconds.append(seconds)
+        self.after(len(self.seconds))
 
 
 class Renewable:
@@ -68,16 +77,19 @@ class Renewable:
         return f"token-{self.renewed}"
 
 
-def page(*signals: dict[str, Any], cursor: str | None = None, last_seq: int = 7) -> httpx.Response:
-    return httpx.Response(
-        200, json={"signals": list(signals), "next_cursor": cursor, "last_seq": last_seq}
-    )
+def page(*signals: dict[str, Any], cursor: str | None = None, last_seq: int = 7) -> Step:
+    return json_answer({"signals": signals, "next_cursor": cursor, "last_seq": last_seq})
 
 
-def failure(status: int, code: str, **headers: str) -> httpx.Response:
-    return httpx.Response(
-        status, json={"code": code, "message": "Cannot.", "request_id": "x"}, headers=headers
-    )
+def failure(status: int, code: str, **headers: str) -> Step:
+    body = {"code": code, "message": "Cannot.", "request_id": "x"}
+    return json_answer(body, status, **headers)
+
+
+@pytest.fixture
+def service() -> Iterator[LoopbackService]:
+    with LoopbackService() as service:
+        yield service
 
 
 @pytest.fixture
@@ -91,15 +103,32 @@ def credentials() -> Renewable:
 
 
 @pytest.fixture
-def query(naps: Naps, credentials: Renewable) -> AsyncSignalQuery:
-    caller = Caller(URL, "key", credentials, attempts=4, sleep=naps, randomness=lambda: 1.0)
-    return AsyncSignalQuery(URL, "key", credentials, caller=caller)
+async def query(
+    service: LoopbackService, naps: Naps, credentials: Renewable
+) -> AsyncIterator[AsyncSignalQuery]:
+    async with make_query(service, naps, credentials) as query:
+        yield query
+
+
+def make_query(
+    service: LoopbackService, naps: Naps, credentials: Renewable, timeout: float = 10
+) -> AsyncSignalQuery:
+    caller = Caller(
+        service.url,
+        "key",
+        credentials,
+        timeout=timeout,
+        attempts=4,
+        sleep=naps,
+        randomness=lambda: 1.0,
+    )
+    return AsyncSignalQuery(service.url, "key", credentials, caller=caller)
 
 
 async def test_a_page_is_decoded_into_typed_signals(
-    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+    service: LoopbackService, query: AsyncSignalQuery
 ) -> None:
-    respx_mock.post(EDGE).mock(return_value=page(SIGNAL, cursor="more", last_seq=9))
+    service.script = [page(SIGNAL, cursor="more", last_seq=9)]
     answer = await query.page()
     assert answer.next_cursor == "more"
     assert answer.last_seq == 9
@@ -121,9 +150,9 @@ async def test_a_page_is_decoded_into_typed_signals(
 
 
 async def test_everything_asked_for_is_sent_under_the_names_of_the_database_function(
-    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+    service: LoopbackService, query: AsyncSignalQuery
 ) -> None:
-    route = respx_mock.post(EDGE).mock(return_value=page())
+    service.script = [page()]
     east = timezone(timedelta(hours=9))
     await query.page(
         traders=[TRADER, str(TRADER).upper()],
@@ -138,8 +167,9 @@ async def test_everything_asked_for_is_sent_under_the_names_of_the_database_func
         page_size=5,
         cursor="c",
     )
-    request = route.calls.last.request
-    assert msgspec.json.decode(request.content) == {
+    [request] = service.received
+    assert (request.method, request.target) == ("POST", EDGE)
+    assert request.json() == {
         "traders": [str(TRADER)],
         "symbols": ["BTC-USD", "ES"],
         "timeframes": ["1h"],
@@ -157,100 +187,125 @@ async def test_everything_asked_for_is_sent_under_the_names_of_the_database_func
 
 
 async def test_all_pages_are_followed_to_the_last(
-    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+    service: LoopbackService, query: AsyncSignalQuery
 ) -> None:
     first, second, third = ({**SIGNAL, "seq": seq} for seq in (1, 2, 3))
-    route = respx_mock.post(EDGE)
-    route.side_effect = [page(first, second, cursor="c2"), page(third)]
+    service.script = [page(first, second, cursor="c2"), page(third)]
     seqs = [signal.seq async for signal in query.signals(symbols=iter(["BTC-USD"]))]
     assert seqs == [1, 2, 3]
-    sent = [msgspec.json.decode(call.request.content) for call in route.calls]
-    assert sent == [
+    assert [request.json() for request in service.received] == [
         {"symbols": ["BTC-USD"], "page_size": 1000},
         {"symbols": ["BTC-USD"], "page_size": 1000, "cursor": "c2"},
     ]
 
 
-def test_the_blocking_face_pages_the_same_way(respx_mock: respx.MockRouter) -> None:
-    respx_mock.post(RPC).side_effect = [page({**SIGNAL, "seq": 1}, cursor="c"), page(SIGNAL)]
-    with SignalQuery(URL, "key", AccessToken("t"), transport="rpc") as query:
+def test_the_blocking_face_pages_the_same_way(service: LoopbackService) -> None:
+    service.script = [page({**SIGNAL, "seq": 1}, cursor="c"), page(SIGNAL)]
+    with SignalQuery(service.url, "key", AccessToken("t"), transport="rpc") as query:
         assert [signal.seq for signal in query.signals()] == [1, 7]
+    assert [request.target for request in service.received] == [RPC, RPC]
 
 
 @pytest.mark.parametrize(
     "problem",
     [
-        lambda: failure(503, "unavailable"),
-        lambda: failure(429, "unavailable"),
-        lambda: failure(500, "internal"),
-        lambda: httpx.Response(200, text="<html>Please sign in to the hotel's network</html>"),
-        lambda: httpx.Response(200, json={"signals": [{}], "next_cursor": None, "last_seq": 1}),
-        lambda: httpx.ConnectError("refused"),
-        lambda: httpx.ReadTimeout("slow"),
-        lambda: httpx.RemoteProtocolError("cut"),
+        failure(503, "unavailable"),
+        failure(429, "unavailable"),
+        failure(500, "internal"),
+        failure(404, "NOT_FOUND"),
+        answer(200, b"<html>Please sign in to the hotel's network</html>"),
+        json_answer({"signals": [{}], "next_cursor": None, "last_seq": 1}),
+        STALL,
+        RESET,
+        CLOSE,
     ],
+    ids=str,
 )
 async def test_a_failure_that_may_pass_is_tried_again_after_growing_pauses(
-    respx_mock: respx.MockRouter,
-    query: AsyncSignalQuery,
-    naps: Naps,
-    problem: Callable[[], httpx.Response | Exception],
+    service: LoopbackService, naps: Naps, credentials: Renewable, problem: Step
 ) -> None:
-    respx_mock.post(EDGE).side_effect = [problem(), problem(), page(SIGNAL)]
-    assert len((await query.page()).signals) == 1
+    service.script = [problem, problem, page(SIGNAL)]
+    timeout = 0.3 if problem is STALL else 10
+    async with make_query(service, naps, credentials, timeout) as query:
+        assert len((await query.page()).signals) == 1
+    assert naps.seconds == [0.1, 0.2]
+
+
+async def test_a_refused_connection_is_tried_again_after_growing_pauses(
+    naps: Naps, credentials: Renewable
+) -> None:
+    with LoopbackService(lambda request: page(SIGNAL), refusing=True) as service:
+        naps.after = lambda count: service.listen() if count == 2 else None
+        async with make_query(service, naps, credentials) as query:
+            assert len((await query.page()).signals) == 1
     assert naps.seconds == [0.1, 0.2]
 
 
 async def test_retry_after_is_the_least_pause(
-    respx_mock: respx.MockRouter, query: AsyncSignalQuery, naps: Naps
+    service: LoopbackService, query: AsyncSignalQuery, naps: Naps
 ) -> None:
-    busy = failure(503, "unavailable", **{"retry-after": "2"})
-    respx_mock.post(EDGE).side_effect = [busy, page(SIGNAL)]
+    service.script = [
+        failure(503, "unavailable", retry_after="2"),
+        failure(503, "unavailable", retry_after=f"{LONGEST_RETRY_AFTER:.0f}"),
+        page(SIGNAL),
+    ]
     await query.page()
-    assert naps.seconds == [2.0]
+    assert naps.seconds == [2.0, LONGEST_RETRY_AFTER]
+
+
+async def test_a_retry_after_that_is_too_long_to_wait_for_is_raised_to_the_caller(
+    service: LoopbackService, query: AsyncSignalQuery, naps: Naps
+) -> None:
+    service.script = [failure(429, "unavailable", retry_after="3600")]
+    with pytest.raises(UnavailableError) as caught:
+        await query.page()
+    assert caught.value.retry_after == 3600.0
+    assert (len(service.received), naps.seconds) == (1, [])
 
 
 @pytest.mark.parametrize(
     ("problem", "raised"),
-    [
-        (failure(503, "unavailable"), UnavailableError),
-        (httpx.ConnectError("refused"), TransportError),
-    ],
+    [(failure(503, "unavailable"), UnavailableError), (CLOSE, ConnectionLostError)],
 )
 async def test_the_last_failure_is_raised_when_attempts_run_out(
-    respx_mock: respx.MockRouter,
-    query: AsyncSignalQuery,
-    problem: httpx.Response | Exception,
-    raised: type[Exception],
+    service: LoopbackService, query: AsyncSignalQuery, problem: Step, raised: type[Exception]
 ) -> None:
-    route = respx_mock.post(EDGE)
-    route.side_effect = [problem] * 4
+    service.script = [problem] * 4
     with pytest.raises(raised):
         await query.page()
-    assert route.call_count == 4
+    assert len(service.received) == 4
+
+
+async def test_a_connection_that_stays_refused_is_raised_when_attempts_run_out(
+    naps: Naps, credentials: Renewable
+) -> None:
+    with LoopbackService(refusing=True) as service:
+        async with make_query(service, naps, credentials) as query:
+            with pytest.raises(ConnectError):
+                await query.page()
+    assert len(naps.seconds) == 3
 
 
 async def test_a_refused_token_is_renewed_once(
-    respx_mock: respx.MockRouter, query: AsyncSignalQuery, credentials: Renewable
+    service: LoopbackService, query: AsyncSignalQuery, credentials: Renewable
 ) -> None:
-    route = respx_mock.post(EDGE)
-    route.side_effect = [failure(401, "unauthorized"), page(SIGNAL)]
+    service.script = [failure(401, "unauthorized"), page(SIGNAL)]
     await query.page()
-    assert route.calls.last.request.headers["authorization"] == "Bearer token-1"
-    route.side_effect = [failure(401, "unauthorized")] * 2
+    assert service.received[-1].headers["authorization"] == "Bearer token-1"
+    service.script = [failure(401, "unauthorized")] * 2
     with pytest.raises(AuthenticationError):
         await query.page()
     assert credentials.renewed == 2
 
 
 async def test_a_definite_error_is_raised_at_once(
-    respx_mock: respx.MockRouter, query: AsyncSignalQuery
+    service: LoopbackService, query: AsyncSignalQuery
 ) -> None:
-    route = respx_mock.post(EDGE).mock(return_value=failure(400, "invalid_cursor"))
+    service.script = [failure(400, "invalid_cursor")]
     with pytest.raises(ApiError) as caught:
         await query.page(cursor="not one of ours")
     assert caught.value.code == "invalid_cursor"
-    assert route.call_count == 1
+    assert len(service.received) == 1
 
 
 @pytest.mark.parametrize(
@@ -277,7 +332,7 @@ def test_a_filter_that_cannot_work_is_refused_before_anything_is_sent(
 
 def test_an_unknown_transport_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'edge' or 'rpc'"):
-        AsyncSignalQuery(URL, "key", AccessToken("t"), transport="carrier pigeon")  # type: ignore[arg-type]
+        AsyncSignalQuery("http://project.test", "key", AccessToken("t"), transport="carrier pigeon")  # type: ignore[arg-type]
 
 
 def test_pauses_are_jittered_and_bounded() -> None:
