@@ -47,12 +47,12 @@ PLATFORM_MARK = "platform.sha256"
 TEMPLATE_KEPT_S = 7 * 86_400
 
 
-def bubblewrap(data: Path, run: Path, *command: str) -> list[str]:
+def bubblewrap(data: Path, run: Path, *command: str, tree: Path | None = None) -> list[str]:
     """Return the command line that runs `command` in the tree, with `data` and `run` writable."""
     return [
         *("bwrap", "--unshare-user", "--uid", "999", "--gid", "999"),
         *("--unshare-pid", "--as-pid-1", "--unshare-ipc", "--die-with-parent", "--new-session"),
-        *("--ro-bind", str(tree_path()), "/", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108
+        *("--ro-bind", str(tree or tree_path()), "/", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108
         *("--bind", str(data), "/data", "--bind", str(run), "/run/pg"),
         *("--ro-bind", str(PLATFORM_SQL.parent), "/setup"),
         *("--clearenv", "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "PATH", BINARIES),

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,15 +86,15 @@ USERS = "postgres:x:999:999::/data:/bin/sh\n"
 FREE_BYTES = 1_500_000_000
 
 
-def tree_path() -> Path:
-    """Return where the tree of this recipe is, or will be."""
-    recipe = repr((RELEASE, PACKAGES, PRUNED, TRUSTED, USERS))
+def tree_path(*more_packages: str) -> Path:
+    """Return where the tree of this recipe, and of `more_packages`, is or will be."""
+    recipe = repr((RELEASE, PACKAGES + more_packages, PRUNED, TRUSTED, USERS))
     return cache_directory() / f"postgres-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
-def ensure_tree(progress: Callable[[str], None]) -> Path:
+def ensure_tree(progress: Callable[[str], None], *more_packages: str) -> Path:
     """Return the tree; build it first, once per user, when it is missing (about 20 s)."""
-    tree = tree_path()
+    tree = tree_path(*more_packages)
     if tree.is_dir():
         return tree
     with _one_builder(tree.with_suffix(".lock"), progress):
@@ -102,7 +102,7 @@ def ensure_tree(progress: Callable[[str], None]) -> Path:
             _require_tools_and_space(tree.parent)
             progress("Unpacking PostgreSQL 17 and its extensions (once, about 20 s)")
             with tempfile.TemporaryDirectory(dir=tree.parent, prefix="building-") as scratch:
-                unpacked = _unpack(Path(scratch))
+                unpacked = _unpack(Path(scratch), PACKAGES + more_packages)
                 _finish(unpacked)
                 unpacked.rename(tree)
     return tree
@@ -139,13 +139,13 @@ def _require_tools_and_space(folder: Path) -> None:
         )
 
 
-def _unpack(scratch: Path) -> Path:
+def _unpack(scratch: Path, packages: Sequence[str]) -> Path:
     tarball, unpacked = scratch / "tree.tar", scratch / "tree"
     unpacked.mkdir()
     mode = "root" if os.geteuid() == 0 else "unshare"
     _run(
         *("mmdebstrap", "--quiet", f"--mode={mode}", "--variant=extract"),
-        *(f"--include={','.join(PACKAGES)}", RELEASE, str(tarball)),
+        *(f"--include={','.join(packages)}", RELEASE, str(tarball)),
     )
     _run(
         *("tar", "--extract", "--file", str(tarball), "--directory", str(unpacked)),

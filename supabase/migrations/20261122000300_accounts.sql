@@ -1,5 +1,6 @@
 -- Accounts, their tiers, and who is calling.
--- One row per account is the only lock of a write: it holds last_seq and the quota counters.
+-- One row per account is the only lock of a write: it holds last_seq, the quota counters and the head
+-- of the audit chain.
 -- Must never break: seq has no gaps, so last_seq only moves in the transaction that stores signals.
 
 create table private.tiers (
@@ -7,18 +8,28 @@ create table private.tiers (
   signals_per_day integer,
   signals_per_minute integer,
   traders integer not null,
+  hot_signals integer,
+  warm_signals integer,
   constraint signals_per_day_is_positive check (signals_per_day > 0),
   constraint signals_per_minute_is_positive check (signals_per_minute > 0),
-  constraint traders_is_positive check (traders > 0)
+  constraint traders_is_positive check (traders > 0),
+  constraint hot_signals_is_positive check (hot_signals > 0),
+  constraint warm_signals_is_positive check (warm_signals > 0)
 );
 
 comment on table private.tiers is 'What an account of each tier may do. A null limit means unlimited.';
+comment on column private.tiers.hot_signals is
+'How many signals stay in hot storage; the oldest beyond are packed early. Nothing is deleted.';
+comment on column private.tiers.warm_signals is
+'How many packed signals stay in warm storage; the oldest beyond are merged early.';
 
-insert into private.tiers (tier, signals_per_day, signals_per_minute, traders)
+insert into private.tiers (
+  tier, signals_per_day, signals_per_minute, traders, hot_signals, warm_signals
+)
 values
-('free', 100, null, 10),
-('pro', 10000, 1000, 100),
-('elite', null, null, 10000);
+('free', 100, null, 10, 1000, 10000),
+('pro', 10000, 1000, 100, 100000, 1000000),
+('elite', null, null, 10000, null, null);
 
 create table private.accounts (
   account_no integer generated always as identity primary key,
@@ -30,7 +41,17 @@ create table private.accounts (
   minute_started timestamptz not null default '-infinity',
   minute_used integer not null default 0,
   created_at timestamptz not null default now(),
+  packed_until timestamptz not null default '-infinity',
+  last_event_seq bigint not null default 0,
+  expired_until timestamptz not null default '-infinity',
+  last_link_no bigint not null default 0,
+  chain_hash bytea not null default '\x',
   constraint last_seq_is_not_negative check (last_seq >= 0),
+  constraint last_event_seq_is_not_negative check (last_event_seq >= 0),
+  constraint last_link_no_is_not_negative check (last_link_no >= 0),
+  constraint chain_hash_is_a_sha256 check (
+    octet_length(chain_hash) = case last_link_no when 0 then 0 else 32 end
+  ),
   constraint day_used_is_not_negative check (day_used >= 0),
   constraint minute_used_is_not_negative check (minute_used >= 0)
 )
@@ -46,6 +67,14 @@ comment on column private.accounts.account_id is
 comment on column private.accounts.last_seq is 'seq of the newest signal; all up to it are visible.';
 comment on column private.accounts.day_started is 'The UTC day that day_used counts.';
 comment on column private.accounts.minute_started is 'The minute that minute_used counts.';
+comment on column private.accounts.packed_until is
+'A signal generated at or before this may be packed: its duplicate is looked for in the segments too.';
+comment on column private.accounts.last_event_seq is
+'event_seq of the newest lifecycle event; all up to it are visible.';
+comment on column private.accounts.expired_until is
+'Signals valid until this or less have been told as expired: no later change may see them otherwise.';
+comment on column private.accounts.last_link_no is 'link_no of the newest audit link: the chain''s head.';
+comment on column private.accounts.chain_hash is 'Hash of the newest audit link; empty before the first.';
 
 -- The clock of quotas and windows: one place, so that a test can set it.
 create function private.clock()

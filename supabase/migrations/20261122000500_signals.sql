@@ -1,4 +1,4 @@
--- Signals: one immutable row each, in daily partitions, shown to clients by the view public.signals.
+-- Signals: one immutable row each, in daily partitions, until they are packed into segments.
 -- Columns run from wide to narrow so that a row has no padding; two indexes serve all reads and the dedup.
 -- Must never break: the natural key is unique, and no client role reaches the table's partitions.
 
@@ -62,53 +62,32 @@ comment on column private.signals.action is
 -- No foreign keys: the ingest function joins the caller's own active traders, and neither accounts
 -- nor traders are ever deleted; a key check per row would cost a tenth of the write rate.
 
-create view public.signals
-with (security_invoker = true)
-as
-select
-  encode(
+create function private.signal_id(
+  account_id uuid,
+  trader_id uuid,
+  symbol text,
+  timeframe text,
+  generated_at timestamptz
+)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_hash bytea := substr(sha256(convert_to(
+    account_id || e'\n' || trader_id || e'\n' || symbol || e'\n' || timeframe || e'\n'
+    || (extract(epoch from generated_at) * 1000000)::bigint, 'UTF8')), 1, 16);
+begin
+  return encode(
     set_byte(
-      set_byte(digest.hash, 6, get_byte(digest.hash, 6) & 15 | 128),
-      8, get_byte(digest.hash, 8) & 63 | 128
-    ),
-    'hex'
-  )::uuid as signal_id,
-  signal.seq,
-  trader.trader_id,
-  signal.symbol,
-  word.timeframe,
-  signal.generated_at,
-  word.action,
-  signal.confidence,
-  signal.price,
-  signal.stop_loss,
-  signal.take_profit,
-  signal.valid_until,
-  signal.metadata,
-  account.account_id
-from private.signals as signal
-inner join private.accounts as account on account.account_no = signal.account_no
--- Every signal has its trader. An inner join would let the planner think that most have none, and
--- read and sort all of an account's signals for one page.
-left join private.traders as trader on trader.trader_no = signal.trader_no
-cross join lateral (
-  select
-    (private.actions())[signal.action] as action,
-    (private.timeframes())[signal.timeframe] as timeframe
-) as word
--- offset 0 keeps the hash in one place, where it is computed once a row.
-cross join lateral (
-  select substr(sha256(convert_to(
-    account.account_id || e'\n' || trader.trader_id || e'\n' || signal.symbol || e'\n'
-    || word.timeframe || e'\n' || (extract(epoch from signal.generated_at) * 1000000)::bigint,
-    'UTF8'
-  )), 1, 16) as hash
-  offset 0
-) as digest;
+      set_byte(v_hash, 6, get_byte(v_hash, 6) & 15 | 128),
+      8, get_byte(v_hash, 8) & 63 | 128),
+    'hex')::uuid;
+end
+$$;
 
-comment on view public.signals is
-'The signals of the caller''s account (of every account, for service_role).';
-comment on column public.signals.signal_id is
+comment on function private.signal_id is
 'UUID version 8 of the natural key: the first 16 bytes of the SHA-256 of account_id, trader_id,
 symbol, timeframe and generated_at in microseconds since 1970, joined by newlines.';
 
@@ -120,5 +99,5 @@ using (account_no = (select private.caller_account_no('signals:read')));
 
 grant execute on function private.timeframes to authenticated, service_role;
 grant execute on function private.actions to authenticated, service_role;
+grant execute on function private.signal_id to authenticated, service_role;
 grant select on private.signals to authenticated, service_role;
-grant select on public.signals to authenticated, service_role;

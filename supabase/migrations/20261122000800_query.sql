@@ -1,6 +1,28 @@
--- query_signals: pages of the caller's signals, newest first or by seq.
--- Row-level security decides whose signals; the page is found by index, whatever its depth.
+-- query_signals: pages of the caller's signals, newest first or by seq, wherever they are stored.
+-- Row-level security decides whose signals; a page is found by index in the heap and in the segments.
 -- Must never break: pages joined are the list, with nothing twice and nothing left out.
+
+create type private.signal_query as (
+  newest boolean,
+  trader_nos integer [],
+  symbols text [],
+  timeframes smallint [],
+  actions smallint [],
+  min_confidence double precision,
+  from_time timestamptz,
+  to_time timestamptz,
+  before_time timestamptz,
+  before_seq bigint,
+  after_seq bigint,
+  until_seq bigint,
+  row_limit integer
+);
+
+comment on type private.signal_query is
+'Which signals to find: newest first, or by seq. The four lists and min_confidence are null when they
+do not filter, and "(x = any(list)) is not false" is how they are asked; the other limits are never
+null: from_time, before_time, until_seq are inclusive, to_time, after_seq exclusive, and a signal at
+before_time must have a lower seq than before_seq.';
 
 create function private.encode_cursor(
   sort text,
@@ -91,7 +113,30 @@ $$;
 comment on function private.require_query is
 'PT400 unless the order, the page size and the number of filter values are allowed.';
 
-create function private.query_signals(
+create function private.positions_of(
+  wanted anycompatiblearray,
+  known anycompatiblearray
+)
+returns integer[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if wanted is null then
+    return null;
+  end if;
+  return array(
+    select each.place
+    from unnest(positions_of.known) with ordinality as each (value, place)
+    where each.value = any(positions_of.wanted));
+end
+$$;
+
+comment on function private.positions_of is
+'Where the wanted values are in a list of known ones, from 1; null when nothing in particular is wanted.';
+
+create function private.read_query(
   traders uuid[],
   symbols text[],
   timeframes text[],
@@ -104,6 +149,369 @@ create function private.query_signals(
   cursor text,
   page_size integer
 )
+returns private.signal_query
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_page_size integer := coalesce(read_query.page_size, 100);
+  v_sort text := coalesce(
+    read_query.sort, case when read_query.after_seq is null then 'newest' else 'seq' end);
+  v_start record;
+  v_query private.signal_query;
+begin
+  perform private.require_query(
+    greatest(
+      cardinality(read_query.traders), cardinality(read_query.symbols),
+      cardinality(read_query.timeframes), cardinality(read_query.actions)),
+    v_sort, v_page_size);
+  v_start := private.decode_cursor(read_query.cursor, v_sort);
+  v_query.newest := v_sort = 'newest';
+  if read_query.traders is not null then
+    v_query.trader_nos := array(
+      select trader.trader_no from private.traders as trader
+      where trader.trader_id = any(read_query.traders));
+  end if;
+  if read_query.symbols is not null then
+    v_query.symbols := array(
+      select symbol from unnest(read_query.symbols) as symbol where symbol is not null);
+  end if;
+  v_query.timeframes := private.positions_of(read_query.timeframes, private.timeframes());
+  v_query.actions := private.positions_of(read_query.actions, private.actions());
+  v_query.min_confidence := read_query.min_confidence;
+  v_query.from_time := coalesce(read_query.from_time, '-infinity');
+  v_query.to_time := coalesce(read_query.to_time, 'infinity');
+  v_query.before_time := v_start.generated_at;
+  v_query.before_seq := v_start.seq;
+  v_query.after_seq := greatest(read_query.after_seq, 0);
+  v_query.until_seq := 9223372036854775807;
+  v_query.row_limit := v_page_size + 1;
+  if not v_query.newest then
+    v_query.after_seq := greatest(v_query.after_seq, v_start.seq);
+    v_query.before_time := 'infinity';
+    v_query.before_seq := 9223372036854775807;
+  end if;
+  return v_query;
+end
+$$;
+
+comment on function private.read_query is
+'The arguments of public.query_signals as a query; PT400 for one that is not allowed.';
+
+create function private.heap_signals(query private.signal_query)
+returns private.signals[]
+language plpgsql
+stable
+set search_path = ''
+-- One plan for all, by index and in order, whatever the statistics say: planning all partitions anew
+-- takes longer than reading the page.
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+begin
+  if query.newest then
+    return array(
+      select signal
+      from private.signals as signal
+      where signal.generated_at >= query.from_time
+        and signal.generated_at < query.to_time
+        and signal.generated_at <= query.before_time
+        and (signal.generated_at, signal.seq) < (query.before_time, query.before_seq)
+        and signal.seq > query.after_seq
+        and (signal.trader_no = any(query.trader_nos)) is not false
+        and (signal.symbol = any(query.symbols)) is not false
+        and (signal.timeframe = any(query.timeframes)) is not false
+        and (signal.action = any(query.actions)) is not false
+        and (signal.confidence >= query.min_confidence) is not false
+      order by signal.generated_at desc, signal.seq desc
+      limit query.row_limit);
+  end if;
+  return array(
+    select signal
+    from private.signals as signal
+    where signal.seq > query.after_seq
+      and signal.seq <= query.until_seq
+      and signal.generated_at >= query.from_time
+      and signal.generated_at < query.to_time
+      and (signal.trader_no = any(query.trader_nos)) is not false
+      and (signal.symbol = any(query.symbols)) is not false
+      and (signal.timeframe = any(query.timeframes)) is not false
+      and (signal.action = any(query.actions)) is not false
+      and (signal.confidence >= query.min_confidence) is not false
+    order by signal.seq
+    limit query.row_limit);
+end
+$$;
+
+comment on function private.heap_signals is
+'The first signals of the query that are not packed, in its order.';
+
+create function private.open_segments(query private.signal_query)
+returns refcursor
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+  v_segments refcursor;
+begin
+  if query.newest then
+    open v_segments for
+      select segment.*
+      from private.segments as segment
+      where segment.last_generated_at >= query.from_time
+        and segment.first_generated_at >= date_trunc('month', query.from_time, 'utc')
+        and segment.first_generated_at < query.to_time
+        and segment.first_generated_at <= query.before_time
+        -- A segment lies in one month, so the index need not be read from its end.
+        and segment.last_generated_at
+        < date_trunc('month', least(query.before_time, query.to_time), 'utc') + interval '32 days'
+        and segment.last_seq > query.after_seq
+        and (segment.trader_nos && query.trader_nos) is not false
+        and (segment.symbols && query.symbols) is not false
+        and (segment.timeframes && query.timeframes) is not false
+        and (segment.actions && query.actions) is not false
+        and (segment.confidence_max >= query.min_confidence) is not false
+      order by segment.last_generated_at desc;
+    return v_segments;
+  end if;
+  open v_segments for
+    select segment.*
+    from private.segments as segment
+    where segment.last_seq > query.after_seq
+      and segment.first_seq <= query.until_seq
+      -- Written so that the planner does not take the index by time for these.
+      and (segment.last_generated_at >= query.from_time) is not false
+      and (segment.first_generated_at < query.to_time) is not false
+      and (segment.trader_nos && query.trader_nos) is not false
+      and (segment.symbols && query.symbols) is not false
+      and (segment.timeframes && query.timeframes) is not false
+      and (segment.actions && query.actions) is not false
+      and (segment.confidence_max >= query.min_confidence) is not false
+    order by segment.first_seq;
+  return v_segments;
+end
+$$;
+
+comment on function private.open_segments is
+'A cursor over the segments that may hold signals of the query, in its order: by the newest signal of
+each, or by the lowest seq. The arrays of values stay on disk until one is asked for.';
+
+create function private.matching_positions(
+  query private.signal_query,
+  segment private.segments
+)
+returns integer[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_is_inside boolean := segment.first_generated_at >= query.from_time
+    and segment.last_generated_at < least(query.to_time, query.before_time)
+    and segment.first_seq > query.after_seq
+    and segment.last_seq <= query.until_seq;
+  v_symbol_positions integer[] := private.positions_of(query.symbols, segment.symbols);
+  v_positions integer[];
+begin
+  -- Only the values that the query asks about are unpacked.
+  v_positions := array(
+    select value.position
+    from (
+      select
+        generate_series(1, segment.signals) as position,
+        unnest(case when not v_is_inside then segment.generated_at_values end) as generated_at,
+        unnest(case when not (v_is_inside and query.newest) then segment.seq_offsets end)
+          + segment.first_seq - 1 + generate_series(1, segment.signals) as seq,
+        unnest(case when query.trader_nos is not null then segment.trader_no_values end)
+          as trader_no,
+        unnest(case when v_symbol_positions is not null then segment.symbol_positions end)
+          as symbol_position,
+        unnest(case when query.timeframes is not null then segment.timeframe_values end)
+          as timeframe,
+        unnest(case when query.actions is not null then segment.action_values end) as action,
+        unnest(case when query.min_confidence is not null then segment.confidence_values end)
+          as confidence
+    ) as value
+    where (value.symbol_position = any(v_symbol_positions)) is not false
+      and (value.trader_no = any(query.trader_nos)) is not false
+      and (value.timeframe = any(query.timeframes)) is not false
+      and (value.action = any(query.actions)) is not false
+      and (value.confidence >= query.min_confidence) is not false
+      and (v_is_inside or (
+        value.generated_at >= query.from_time
+        and value.generated_at < query.to_time
+        and (value.generated_at, value.seq) < (query.before_time, query.before_seq)
+        and value.seq > query.after_seq
+        and value.seq <= query.until_seq))
+    order by case when query.newest then value.position else value.seq end
+    limit case when not query.newest then query.row_limit end);
+  -- The values are in the order of generated_at and seq: the last are the newest.
+  return v_positions[greatest(cardinality(v_positions) - query.row_limit, 0) + 1:];
+end
+$$;
+
+comment on function private.matching_positions is
+'Where in a segment the first signals of the query are, in its order.';
+
+create function private.signals_at_positions(
+  segment private.segments,
+  positions integer[]
+)
+returns private.signals[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_first integer := (select min(position) from unnest(positions) as position);
+  v_last integer := (select max(position) from unnest(positions) as position);
+begin
+  return array(
+    select (
+      part.generated_at[n], segment.first_seq + v_first - 2 + n + part.seq_offset[n],
+      part.confidence[n], part.price[n], part.stop_loss[n], part.take_profit[n],
+      part.generated_at[n] + part.valid_for[n], segment.account_no, part.trader_no[n],
+      part.timeframe[n], part.action[n], part.symbols[part.symbol_position[n]], part.metadata[n]
+    )::private.signals
+    from (
+      -- A part of an array is unpacked once; an element of an array on disk would unpack it anew.
+      select
+        segment.generated_at_values[v_first:v_last] as generated_at,
+        segment.seq_offsets[v_first:v_last] as seq_offset,
+        segment.confidence_values[v_first:v_last] as confidence,
+        segment.price_values[v_first:v_last] as price,
+        segment.stop_loss_values[v_first:v_last] as stop_loss,
+        segment.take_profit_values[v_first:v_last] as take_profit,
+        segment.valid_for_values[v_first:v_last] as valid_for,
+        segment.trader_no_values[v_first:v_last] as trader_no,
+        segment.timeframe_values[v_first:v_last] as timeframe,
+        segment.action_values[v_first:v_last] as action,
+        segment.symbol_positions[v_first:v_last] as symbol_position,
+        segment.metadata_values[v_first:v_last] as metadata,
+        segment.symbols[:] as symbols
+      offset 0
+    ) as part
+    cross join (
+      select position - v_first + 1 as n from unnest(positions) as position
+    ) as place);
+end
+$$;
+
+comment on function private.signals_at_positions is 'The signals at these positions of a segment.';
+
+create function private.with_packed_signals(
+  query private.signal_query,
+  signals private.signals[]
+)
+returns private.signals[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_signals private.signals[] := with_packed_signals.signals;
+  v_last private.signals;
+  v_segments refcursor := private.open_segments(query);
+  v_segment private.segments;
+  v_positions integer[];
+begin
+  loop
+    fetch v_segments into v_segment;
+    v_last := v_signals[query.row_limit];
+    -- Segments may overlap. What decides is that no later one can hold a signal of the page.
+    exit when not found or case
+      when query.newest then v_segment.last_generated_at < v_last.generated_at
+      else v_segment.first_seq > v_last.seq
+    end;
+    v_positions := private.matching_positions(query, v_segment);
+    continue when v_positions = '{}';
+    v_signals := array(
+      select signal
+      from unnest(v_signals || private.signals_at_positions(v_segment, v_positions)) as signal
+      order by
+        case when query.newest then signal.generated_at end desc,
+        case when query.newest then -signal.seq else signal.seq end
+      limit query.row_limit);
+  end loop;
+  close v_segments;
+  return v_signals;
+end
+$$;
+
+comment on function private.with_packed_signals is
+'The first signals of the query, given those that are not packed. Segments are opened one by one until
+the page is full.';
+
+create function private.newest_signals(
+  query private.signal_query,
+  packed_until timestamptz
+)
+returns private.signals[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_signals private.signals[] := private.heap_signals(query);
+begin
+  if cardinality(v_signals) = query.row_limit
+    and v_signals[query.row_limit].generated_at > newest_signals.packed_until then
+    return v_signals;
+  end if;
+  return private.with_packed_signals(query, v_signals);
+end
+$$;
+
+comment on function private.newest_signals is
+'The first signals of the query, newest first. packed_until is the account''s.';
+
+create function private.signals_in_order(
+  query private.signal_query,
+  last_seq bigint
+)
+returns private.signals[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_query private.signal_query := query;
+  v_window bigint := query.row_limit::bigint;
+  v_found private.signals[];
+  v_signals private.signals[] := array[]::private.signals[];
+begin
+  while v_query.after_seq < signals_in_order.last_seq and v_query.row_limit > 0 loop
+    -- seq has no gaps, so without a filter the first window is the page.
+    v_query.until_seq := least(v_query.after_seq + v_window, signals_in_order.last_seq);
+    v_found := private.heap_signals(v_query);
+    if cardinality(v_found) < v_query.until_seq - v_query.after_seq then
+      v_found := private.with_packed_signals(v_query, v_found);
+    end if;
+    v_signals := v_signals || v_found;
+    v_query.row_limit := v_query.row_limit - cardinality(v_found);
+    v_query.after_seq := v_query.until_seq;
+    v_window := v_window * 4;
+  end loop;
+  return v_signals;
+end
+$$;
+
+comment on function private.signals_in_order is
+'The first signals of the query, by seq: in windows of seq that grow while a filter leaves them empty.';
+
+create function private.signals_json(
+  signals private.signals[],
+  newest boolean,
+  have_events boolean
+)
 returns json
 language plpgsql
 stable
@@ -111,66 +519,70 @@ set search_path = ''
 set timezone = 'UTC'
 as $$
 declare
+  v_now timestamptz := private.clock();
+begin
+  return array_to_json(array(
+    select row_to_json(page)
+    from (
+      select
+        shown.signal_id, shown.seq, shown.trader_id, shown.symbol, shown.timeframe,
+        shown.generated_at, shown.action, shown.confidence, shown.price, shown.stop_loss,
+        shown.take_profit, shown.valid_until, shown.metadata,
+        coalesce(state.status, private.status_at(null, shown.valid_until, v_now)) as status,
+        case
+          when num_nonnulls(state.entry_price, state.exit_price, state.reason) > 0
+            then json_strip_nulls(json_build_object(
+              'entry_price', state.entry_price, 'exit_price', state.exit_price,
+              'close_reason', state.close_reason, 'return', state.return, 'fees', state.fees,
+              'reason', state.reason))
+        end as outcome
+      from private.shown_signals(signals_json.signals) as shown
+      -- Most accounts report no events, and their pages need not look for any.
+      left join private.statuses_of(
+        case when signals_json.have_events then signals_json.signals end
+      ) as state on state.seq = shown.seq and state.generated_at = shown.generated_at
+      order by
+        case when signals_json.newest then shown.generated_at end desc,
+        case when signals_json.newest then -shown.seq else shown.seq end
+    ) as page));
+end
+$$;
+
+comment on function private.signals_json is
+'The signals as clients see them, with their status and what came of them, in the order of the query.
+have_events tells whether the account has any lifecycle event.';
+
+create function private.query_signals(query private.signal_query)
+returns json
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
   v_account_id uuid := private.caller_id('signals:read');
-  v_page_size integer := coalesce(query_signals.page_size, 100);
-  v_sort text := coalesce(
-    query_signals.sort, case when query_signals.after_seq is null then 'newest' else 'seq' end);
-  v_start record;
-  v_rows json[];
+  v_account private.accounts;
+  v_signals private.signals[];
+  v_page_size integer := query.row_limit - 1;
   v_cursor text;
 begin
-  perform private.require_query(
-    greatest(
-      cardinality(query_signals.traders), cardinality(query_signals.symbols),
-      cardinality(query_signals.timeframes), cardinality(query_signals.actions)),
-    v_sort, v_page_size);
-  v_start := private.decode_cursor(query_signals.cursor, v_sort);
-  -- Planned at each call: the times given leave out the partitions of other days. The text that is
-  -- put in is one of two constants.
-  execute format($query$
-    select array(
-      select row_to_json(page)
-      from (
-        select
-          signal_id, seq, trader_id, symbol, timeframe, generated_at, action, confidence, price,
-          stop_loss, take_profit, valid_until, metadata
-        from public.signals
-        where ($1 is null or trader_id = any($1))
-          and ($2 is null or symbol = any($2))
-          and ($3 is null or timeframe = any($3))
-          and ($4 is null or action = any($4))
-          and ($5 is null or confidence >= $5)
-          and ($6 is null or generated_at >= $6)
-          and ($7 is null or generated_at < $7)
-          and ($8 is null or seq > $8)
-          and %s
-        limit $11
-      ) as page
-    )
-    $query$,
-    case v_sort
-      when 'seq' then 'seq > $10 order by seq'
-      else 'generated_at <= $9 and (generated_at, seq) < ($9, $10)
-        order by generated_at desc, seq desc'
-    end)
-  into v_rows
-  using
-    query_signals.traders, query_signals.symbols, query_signals.timeframes, query_signals.actions,
-    query_signals.min_confidence, query_signals.from_time, query_signals.to_time,
-    query_signals.after_seq, v_start.generated_at, v_start.seq, v_page_size + 1;
-
-  if cardinality(v_rows) > v_page_size then
-    v_rows := v_rows[:v_page_size];
+  select account.* into v_account
+  from private.accounts as account
+  where account.account_id = v_account_id;
+  v_signals := case
+    when query.newest then private.newest_signals(query, v_account.packed_until)
+    else private.signals_in_order(query, v_account.last_seq)
+  end;
+  -- One signal more than the page was asked for: it tells that there is a next page.
+  if cardinality(v_signals) > v_page_size then
+    v_signals := v_signals[:v_page_size];
     v_cursor := private.encode_cursor(
-      v_sort, (v_rows[v_page_size] ->> 'generated_at')::timestamptz,
-      (v_rows[v_page_size] ->> 'seq')::bigint);
+      case when query.newest then 'newest' else 'seq' end,
+      v_signals[v_page_size].generated_at, v_signals[v_page_size].seq);
   end if;
   return json_build_object(
-    'signals', array_to_json(v_rows),
+    'signals', private.signals_json(v_signals, query.newest, v_account.last_event_seq > 0),
     'next_cursor', v_cursor,
-    'last_seq', coalesce((
-      select account.last_seq from private.accounts as account
-      where account.account_id = v_account_id), 0));
+    'last_seq', coalesce(v_account.last_seq, 0));
 end
 $$;
 
@@ -194,9 +606,9 @@ language sql
 stable
 set search_path = ''
 as $$
-  select private.query_signals(
+  select private.query_signals(private.read_query(
     traders, symbols, timeframes, actions, min_confidence, "from", "to", after_seq, sort, cursor,
-    page_size)
+    page_size))
 $$;
 
 comment on function public.query_signals is
@@ -207,5 +619,15 @@ every signal of the filter up to last_seq has been returned.';
 grant execute on function private.encode_cursor to authenticated;
 grant execute on function private.decode_cursor to authenticated;
 grant execute on function private.require_query to authenticated;
+grant execute on function private.positions_of to authenticated;
+grant execute on function private.read_query to authenticated;
+grant execute on function private.heap_signals to authenticated;
+grant execute on function private.open_segments to authenticated;
+grant execute on function private.matching_positions to authenticated;
+grant execute on function private.signals_at_positions to authenticated;
+grant execute on function private.with_packed_signals to authenticated;
+grant execute on function private.newest_signals to authenticated;
+grant execute on function private.signals_in_order to authenticated;
+grant execute on function private.signals_json to authenticated;
 grant execute on function private.query_signals to authenticated;
 grant execute on function public.query_signals to authenticated;

@@ -2,10 +2,7 @@
 -- The trigger is on the ledger, which has one row a batch with the seq range to tell.
 -- Must never break: a broadcast is a hint, so it can never fail an ingest; readers heal by seq.
 
-create function private.broadcast_payload(
-  account_id uuid,
-  batch private.batches
-)
+create function private.broadcast_payload(batch private.batches)
 returns jsonb
 language plpgsql
 stable
@@ -23,11 +20,19 @@ begin
   -- every socket a copy. Above 20 a reader fetches the page by seq, for several batches at once.
   -- 20 of the largest signals (2 KB of metadata each) are below 64 KB.
   if batch.last_seq - batch.first_seq < 20 then
-    select jsonb_agg(to_jsonb(signal) - 'account_id' order by signal.seq) into v_signals
-    from public.signals as signal
-    where signal.account_id = broadcast_payload.account_id
-      and signal.seq between batch.first_seq and batch.last_seq
-      and signal.generated_at between batch.first_generated_at and batch.last_generated_at;
+    -- Just stored: in the heap, and without an event.
+    select jsonb_agg(
+      to_jsonb(shown) - 'account_id' || jsonb_build_object(
+        'status', private.status_at(null, shown.valid_until, private.clock()), 'outcome', null)
+      order by shown.seq)
+    into v_signals
+    from private.shown_signals(array(
+      select signal
+      from private.signals as signal
+      where signal.account_no = batch.account_no
+        and signal.seq between batch.first_seq and batch.last_seq
+        and signal.generated_at between batch.first_generated_at and batch.last_generated_at
+    )) as shown;
     v_payload := v_payload || jsonb_build_object('signals', v_signals);
   end if;
   return v_payload;
@@ -52,17 +57,24 @@ declare
   v_trader_id uuid;
 begin
   -- Not in the declaration: an error there would not be caught below.
-  v_payload := private.broadcast_payload(v_account_id, new);
+  v_payload := private.broadcast_payload(new);
   perform realtime.send(
     v_payload, 'signals_ingested', 'account:' || v_account_id || ':signals', true);
   for v_trader_id in
     select trader.trader_id from private.traders as trader
-    where trader.account_no = new.account_no and trader.own_channel and exists (
-      select from private.signals as signal
-      where signal.account_no = new.account_no
-        and signal.trader_no = trader.trader_no
-        and signal.seq between new.first_seq and new.last_seq
-        and signal.generated_at between new.first_generated_at and new.last_generated_at)
+    where trader.account_no = new.account_no and trader.own_channel and (
+      exists (
+        select from private.signals as signal
+        where signal.account_no = new.account_no
+          and signal.trader_no = trader.trader_no
+          and signal.seq between new.first_seq and new.last_seq
+          and signal.generated_at between new.first_generated_at and new.last_generated_at)
+      -- An import writes segments.
+      or exists (
+        select from private.segments as segment
+        where segment.account_no = new.account_no
+          and segment.last_seq between new.first_seq and new.last_seq
+          and trader.trader_no = any(segment.trader_nos)))
   loop
     perform realtime.send(
       v_payload - 'signals', 'signals_ingested', 'trader:' || v_trader_id || ':signals', true);

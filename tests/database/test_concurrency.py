@@ -322,10 +322,10 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_doubled_when_backends
         await assert_stored(killer, account_id, batches * size, batches)
 
 
-async def test_maintenance_of_partitions_that_runs_twice_at_once_waits_for_nobody(
+async def test_partitions_that_are_made_twice_at_once_wait_for_nobody(
     stack: RunningStack,
 ) -> None:
-    maintain = "select private.maintain_partitions()"
+    maintain = "select private.partitions_step()"
     async with operator(stack) as first, operator(stack) as second:
         await second.execute("set lock_timeout = '250ms'")
         async with first.transaction():

@@ -92,7 +92,7 @@ async def test_a_signal_with_every_field_of_the_contract_is_stored_and_read_back
     assert list(signal) == CONTRACT["fields"]
     assert (await verdict_of(alice, [signal]))["accepted"] == 1
     [stored] = (await alice.ask("select public.query_signals()"))["signals"]
-    assert list(stored) == ["signal_id", "seq", *CONTRACT["fields"]]
+    assert list(stored) == ["signal_id", "seq", *CONTRACT["fields"], "status", "outcome"]
 
 
 @pytest.mark.parametrize("field", CONTRACT["fields"])

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(26);
+select plan(32);
 
 select tests.account('pro') as alice, tests.account('pro') as bob \gset
 select tests.trader(:'alice', 'a') as a_trader, tests.trader(:'bob', 'b') as b_trader \gset
@@ -10,12 +10,20 @@ select tests.ingest(:'alice', tests.signals(:'a_trader', 3)) as a_verdict,
 select is(:'a_verdict'::jsonb ->> 'accepted', '3', 'alice stored three signals');
 select is(:'b_verdict'::jsonb ->> 'accepted', '5', 'bob stored five signals');
 
+select tests.advance(:'alice', jsonb_build_array(
+    tests.change(tests.signals(:'a_trader', 1) -> 0, 'analyzed'))) ->> 'accepted' as a_advanced,
+  tests.advance(:'bob', jsonb_build_array(
+    tests.change(tests.signals(:'b_trader', 1) -> 0, 'analyzed'),
+    tests.change(tests.signals(:'b_trader', 1) -> 0, 'executed'))) ->> 'accepted' as b_advanced \gset
+
 -- What each of them sees by selecting: own rows, all of them, and nothing else.
 create temporary table reads (query text, alice text, bob text) on commit drop;
 insert into reads
 values
 ('select count(*) from public.signals', '3', '5'),
 ('select count(*) from private.signals', '3', '5'),
+('select count(*) from public.signal_events', '1', '2'),
+('select count(*) from private.signal_events', '1', '2'),
 ('select jsonb_agg(distinct account_id) from public.signals',
   '["' || :'alice' || '"]', '["' || :'bob' || '"]'),
 ('select jsonb_agg(account_id) from private.accounts',
@@ -24,6 +32,7 @@ values
   '["' || :'a_trader' || '"]', '["' || :'b_trader' || '"]'),
 ('select public.my_account() -> ''account_id''', '"' || :'alice' || '"', '"' || :'bob' || '"'),
 ('select jsonb_path_query_array(public.list_traders()::jsonb, ''$[*].name'')', '["a"]', '["b"]'),
+('select jsonb_array_length((public.query_events() -> ''events'')::jsonb)', '1', '2'),
 ('select jsonb_array_length((public.query_signals() -> ''signals'')::jsonb)', '3', '5');
 
 select is(tests.ask(:'alice', query)::text, alice, 'alice: ' || query) from reads;
@@ -44,7 +53,7 @@ select is(
   'PT404 not_found', 'nor archived');
 select is(
   tests.ask(null, 'select count(distinct account_id) from public.signals', null, 'service_role'),
-  (select to_jsonb(count(distinct account_no)) from private.signals),
+  (select to_jsonb(count(distinct account_no)) from private.stored_signals),
   'service_role sees the signals of every account');
 select is(
   tests.ask(gen_random_uuid(), 'select count(*) from public.signals'), '0',

@@ -6,9 +6,20 @@ select plan(5);
 create temporary table listed (relation text, role text, verbs text) on commit drop;
 insert into listed (relation, role, verbs)
 select relation, role, case when relation in (
-  'public.signals', 'private.signals', 'private.accounts', 'private.traders', 'private.tiers'
-) and role <> 'anon' then 'select' else '' end
+  'public.signals', 'private.signals', 'private.segments', 'private.stored_signals',
+  'private.accounts', 'private.traders', 'private.tiers',
+  'private.rollups', 'private.rollup_heads',
+  'public.signal_events', 'private.signal_events'
+) and role <> 'anon'
+  or relation = 'private.retention' and role <> 'anon'
+  or relation = 'public.operations_health' and role = 'service_role' then 'select' else '' end
 from unnest(array[
+  'private.segments', 'private.stored_signals', 'private.days', 'private.account_passes',
+  'public.operations_health', 'private.jobs', 'private.job_runs', 'private.retention',
+  'private.partition_sets', 'private.partitions',
+  'public.signal_events', 'private.signal_events', 'private.advances', 'private.transitions',
+  'private.expiries', 'private.expiry_progress',
+  'private.rollups', 'private.rollup_heads',
   'public.signals', 'private.accounts', 'private.batches', 'private.item_codes',
   'private.signals', 'private.tiers', 'private.traders'
 ]) as relation

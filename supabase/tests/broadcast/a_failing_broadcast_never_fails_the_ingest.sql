@@ -16,7 +16,7 @@ as $$
 $$;
 
 savepoint whole;
-create or replace function private.broadcast_payload(account_id uuid, batch private.batches)
+create or replace function private.broadcast_payload(batch private.batches)
 returns jsonb
 language plpgsql
 as 'begin raise exception ''planted''; end';
@@ -28,7 +28,7 @@ rollback to savepoint whole;
 
 -- realtime.send refuses a payload that is no JSON object.
 savepoint whole;
-create or replace function private.broadcast_payload(account_id uuid, batch private.batches)
+create or replace function private.broadcast_payload(batch private.batches)
 returns jsonb
 language sql
 as $$ select '[1]'::jsonb $$;
@@ -39,7 +39,7 @@ rollback to savepoint whole;
 
 -- Nor does a row that the messages table refuses.
 savepoint whole;
-create or replace function private.broadcast_payload(account_id uuid, batch private.batches)
+create or replace function private.broadcast_payload(batch private.batches)
 returns jsonb
 language sql
 as $$ select null::jsonb $$;

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(14);
+select plan(16);
 
 select tests.account('free') as alice, tests.account('free') as bob \gset
 select tests.trader(:'alice') as trader, tests.trader(:'bob') as foreign_trader,
@@ -59,10 +59,10 @@ select is(
   tests.answer(:'alice', :'request', :'batch'), :'first',
   'with the quota used up the replay is still answered as at first');
 select tests.ask(:'alice', format('select public.archive_trader(%L)', :'trader')) as archived \gset
-select tests.set_clock(now() + interval '30 days') is null as later \gset
+select tests.set_clock(now() + interval '13 days') is null as later \gset
 select is(
   tests.answer(:'alice', :'request', :'batch'), :'first',
-  'and a month later, with the trader archived');
+  'and 13 days later, with the trader archived');
 
 select is(
   tests.refused(tests.answer(:'bob', :'request', :'batch')::jsonb),
@@ -71,6 +71,16 @@ select is(
 select is(
   (select count(*)::integer from private.batches where request_id = :'request'), 2,
   'the ledger has a row of each');
+
+-- Whether the partition is dropped by then or not.
+select tests.set_clock(now() + interval '15 days') is null as forgotten \gset
+select is(
+  tests.refused(tests.answer(:'alice', :'request', :'batch')::jsonb),
+  array['0 stale', '1 stale', '2 stale', '3 invalid_signal'],
+  'after 14 days it is a request like any other, and all in it is stale');
+select is(
+  (select last_seq from private.accounts where account_id = :'alice'), 100::bigint,
+  'so nothing is stored again');
 
 select * from finish();
 rollback;

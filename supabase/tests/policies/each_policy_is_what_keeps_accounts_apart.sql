@@ -1,7 +1,7 @@
 -- Relaxed to true, a policy must leak: else the tests of isolation would prove nothing.
 begin;
 \ir ../helpers.psql
-select plan(14);
+select plan(15);
 
 select tests.account('pro') as alice, tests.account('pro') as bob \gset
 select tests.trader(:'bob') as trader \gset
@@ -14,6 +14,12 @@ select set_eq(
   $$,
   array[
     'accounts members_read_own_account SELECT authenticated',
+    'retention members_read_retention SELECT authenticated',
+    'retention members_read_retention SELECT authenticated',
+    'rollup_heads members_read_own_rollup_head SELECT authenticated',
+    'rollups members_read_own_rollups SELECT authenticated',
+    'segments members_read_own_segments SELECT authenticated',
+    'signal_events members_read_own_events SELECT authenticated',
     'signals members_read_own_signals SELECT authenticated',
     'tiers members_read_tiers SELECT authenticated',
     'traders members_read_own_traders SELECT authenticated'
@@ -58,6 +64,8 @@ drop policy members_read_own_traders on private.traders;
 select is(tests.foreign_rows('traders'), 0, 'without its policy, traders shows nothing');
 drop policy members_read_own_signals on private.signals;
 select is(tests.foreign_rows('signals'), 0, 'without its policy, signals shows nothing');
+drop policy members_read_retention on private.retention;
+select is(tests.foreign_rows('retention'), 0, 'without its policy, retention shows nothing');
 drop policy members_read_tiers on private.tiers;
 select is(
   tests.ask(:'alice', 'select public.my_account()'), null,

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(46);
+select plan(58);
 
 select tests.account('pro') as alice \gset
 select tests.trader(:'alice') as trader \gset
@@ -12,6 +12,8 @@ values
 ('select public.my_account()', 'signals:read'),
 ('select public.list_traders()', 'signals:read'),
 ('select public.query_signals()', 'signals:read'),
+('select public.query_events()', 'signals:read'),
+('select public.advance_signals(gen_random_uuid(), ''[]'')', 'signals:write'),
 ('select public.create_trader(''scoped'')', 'signals:write'),
 (format('select public.rename_trader(%L, ''renamed'')', :'trader'), 'signals:write'),
 (format('select public.archive_trader(%L)', :'trader'), 'signals:write'),

@@ -17,7 +17,8 @@ select is(
       lateral (select public.query_signals() as value offset 0) as answer
   )) with ordinality as each (key, place)),
   array['signal_id', 'seq', 'trader_id', 'symbol', 'timeframe', 'generated_at', 'action',
-    'confidence', 'price', 'stop_loss', 'take_profit', 'valid_until', 'metadata'],
+    'confidence', 'price', 'stop_loss', 'take_profit', 'valid_until', 'metadata', 'status',
+    'outcome'],
   'a signal has these fields, and not the account''s id');
 select is_empty(
   $$select from pg_proc where proname = 'query_signals' and provolatile <> 's'$$,

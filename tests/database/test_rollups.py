@@ -1,0 +1,497 @@
+"""Rollups equal a recount: whatever came late, was packed, committed out of turn or ran at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from local_stack.database import superuser_dsn
+from tests.database.callers import (
+    Caller,
+    caller,
+    callers,
+    make_signals,
+    new_account,
+    new_trader,
+    operator,
+)
+from tests.database.test_concurrency import wait_until_waiting
+from tests.plugins.stack import RunningStack
+
+WIDTHS = {
+    "1m": timedelta(minutes=1),
+    "1h": timedelta(hours=1),
+    "1d": timedelta(days=1),
+}
+ACTIONS = ("enter_long", "exit_long", "enter_short", "exit_short")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STEP = "select private.rollup_step()"
+SIGNALS = """
+select trader_id::text, symbol, timeframe, generated_at, action, confidence, price
+from public.signals where account_id = $1
+"""
+BEHIND = """
+select account.last_seq - coalesce(head.seq, 0)
+from private.accounts as account
+left join private.rollup_heads as head using (account_no)
+where account.account_id = $1
+"""
+DIFFERENCES = """
+select difference.*
+from private.accounts as account
+cross join lateral private.rollup_differences(account.account_no) as difference
+where account.account_id = $1
+"""
+PLACES = """
+select
+  (select count(*) from private.signals where account_no = account.account_no) as heap,
+  (select coalesce(sum(signals), 0) from private.segments where account_no = account.account_no)
+    as packed
+from private.accounts as account
+where account.account_id = $1
+"""
+# More hours than are kept, of 10 traders and 10 symbols: no partition of a page is nearly empty,
+# which would be read as a whole.
+FILL = """
+with traders as (
+  insert into private.traders (account_no, name)
+  select account_no, 'filled ' || number
+  from private.accounts cross join generate_series(1, 10) as number
+  where account_id = $1
+  returning account_no, trader_no
+)
+insert into private.rollups
+select
+  date_trunc('hour', now(), 'UTC') - hour * interval '1 hour', now(), now(),
+  0.5, 0, 0.5, 0.5, 1, 0, 1, 1, 1, 1, account_no, trader_no, 1, 0, 0, 0, 6, '1h', 'S' || symbol
+from traders
+cross join generate_series(0, 32 * 24 - 1) as hour
+cross join generate_series(1, 10) as symbol
+"""
+EXPLAIN_EVERYTHING = """
+load 'auto_explain';
+set auto_explain.log_min_duration = 0;
+set auto_explain.log_nested_statements = on;
+set auto_explain.log_analyze = on;
+set auto_explain.log_format = json;
+set auto_explain.log_level = notice;
+"""
+Group = tuple[datetime, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A batch: of each signal how long ago (in steps of a third of a minute), and of what group."""
+
+    signals: tuple[tuple[int, int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RollUp:
+    """One step of the job, of at most 7 signals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The days that are over move to segments, whether they are rolled up or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A reader pages through the rollups."""
+
+    resolution: str
+    page_size: int
+
+
+Operation = Publish | RollUp | Pack | Look
+# Most within three hours, so that groups have several signals; some up to six days late.
+AGO = st.integers(0, 540) | st.integers(0, 6 * 24 * 180)
+OPERATIONS = st.lists(
+    st.builds(
+        Publish,
+        st.lists(
+            st.tuples(
+                AGO, st.integers(0, 1), st.integers(0, 2), st.integers(0, 3), st.integers(0, 64)
+            ),
+            min_size=1,
+            max_size=20,
+            unique_by=lambda each: each[:3],
+        ).map(tuple),
+    )
+    | st.builds(RollUp)
+    | st.builds(Pack)
+    | st.builds(Look, st.sampled_from(sorted(WIDTHS)), st.sampled_from([1, 3, 1000])),
+    min_size=1,
+    max_size=15,
+)
+
+
+class Life:
+    """One account in a transaction that is rolled back: what it stores, and what it is shown."""
+
+    def __init__(self, connection: asyncpg.Connection, account_id: uuid.UUID) -> None:
+        self.connection = connection
+        self.account_id = account_id
+        self._now = datetime.now(UTC).replace(second=0, microsecond=0)
+        self._traders: list[str] = []
+
+    async def begin(self) -> None:
+        for name in ("one", "two"):
+            trader = await self.ask("select public.create_trader($1)", name)
+            self._traders.append(trader["trader_id"])
+        source = await self.connection.fetchval(
+            "select pg_get_functiondef('private.rollup_step'::regproc)"
+        )
+        assert "(10000)" in source
+        await self.connection.execute(source.replace("(10000)", "(7)"))
+
+    async def ask(self, query: str, *values: object) -> Any:
+        """Ask as the account does through the API."""
+        claims = json.dumps({"sub": str(self.account_id), "role": "authenticated"})
+        await self.connection.execute(
+            "select set_config('request.jwt.claims', $1, true), set_config('role', $2, true)",
+            claims,
+            "authenticated",
+        )
+        answer = json.loads(await self.connection.fetchval(query, *values))
+        await self.connection.execute("select set_config('role', 'none', true)")
+        return answer
+
+    async def go_through(self, operation: Operation) -> None:
+        match operation:
+            case Publish(signals):
+                verdict = await self.ask(
+                    "select public.ingest_signals(gen_random_uuid(), $1)",
+                    json.dumps([self._signal(*each) for each in signals]),
+                )
+                assert verdict["rejected"] == 0
+            case RollUp():
+                await self.connection.fetchval(STEP)
+            case Pack():
+                await pack(self.connection)
+            case Look(resolution, page_size):
+                await self.assert_shown(resolution, page_size)
+
+    async def assert_shown(self, resolution: str, page_size: int) -> None:
+        shown: list[dict[str, Any]] = []
+        cursor = None
+        while True:
+            page = await self.ask(
+                "select public.query_rollups(resolution => $1, cursor => $2, page_size => $3)",
+                resolution,
+                cursor,
+                page_size,
+            )
+            shown += page["rollups"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+            assert len(page["rollups"]) == page_size
+        buckets = [each["bucket"] for each in shown]
+        assert buckets == sorted(buckets, reverse=True)
+        rows = await self.connection.fetch(SIGNALS, self.account_id)
+        assert_equal(shown, recount(rows, WIDTHS[resolution]))
+
+    def _signal(
+        self, ago: int, trader: int, symbol: int, action: int, eighths: int
+    ) -> dict[str, Any]:
+        generated_at = self._now - ago * timedelta(seconds=20)
+        return {
+            "trader_id": self._traders[trader],
+            "symbol": f"S{symbol}",
+            "timeframe": "1m",
+            "generated_at": generated_at.isoformat(),
+            "action": ACTIONS[action],
+            "confidence": eighths / 64,
+            "price": 64000 + eighths / 8,
+        }
+
+
+async def pack(connection: asyncpg.Connection) -> None:
+    """Pack every day that is over, those included that were packed today already."""
+    await connection.execute("update private.days set packed_at = null")
+    while await connection.fetchval("select private.pack_step()"):
+        pass
+
+
+def group_of(rollup: dict[str, Any]) -> Group:
+    bucket = datetime.fromisoformat(rollup["bucket"])
+    return bucket, rollup["trader_id"], rollup["symbol"], rollup["timeframe"]
+
+
+def recount(rows: Iterable[asyncpg.Record], width: timedelta) -> dict[Group, dict[str, Any]]:
+    """Sum signals up in Python, from their definition."""
+    groups: dict[Group, list[asyncpg.Record]] = defaultdict(list)
+    for row in rows:
+        bucket = EPOCH + (row["generated_at"] - EPOCH) // width * width
+        groups[bucket, row["trader_id"], row["symbol"], row["timeframe"]].append(row)
+    return {group: summary(members) for group, members in groups.items()}
+
+
+def summary(members: list[asyncpg.Record]) -> dict[str, Any]:
+    ordered = sorted(members, key=lambda row: row["generated_at"])
+    prices = [row["price"] for row in ordered]
+    return {
+        "signals": len(ordered),
+        **{action: sum(row["action"] == action for row in ordered) for action in ACTIONS},
+        "first_generated_at": ordered[0]["generated_at"].isoformat(),
+        "last_generated_at": ordered[-1]["generated_at"].isoformat(),
+        "price_first": prices[0],
+        "price_last": prices[-1],
+        **moments("price", prices),
+        **moments("confidence", [row["confidence"] for row in ordered]),
+    }
+
+
+def moments(name: str, values: list[float]) -> dict[str, Any]:
+    mean = math.fsum(values) / len(values)
+    distance = math.fsum((value - mean) ** 2 for value in values)
+    return {
+        f"{name}_min": min(values),
+        f"{name}_max": max(values),
+        f"{name}_avg": pytest.approx(mean, rel=1e-12),
+        f"{name}_stddev": None
+        if len(values) == 1
+        else pytest.approx(math.sqrt(distance / (len(values) - 1)), rel=1e-9, abs=1e-9),
+    }
+
+
+def assert_equal(shown: list[dict[str, Any]], wanted: dict[Group, dict[str, Any]]) -> None:
+    groups = [group_of(rollup) for rollup in shown]
+    assert len(set(groups)) == len(groups), "a rollup was shown twice"
+    assert set(groups) == set(wanted)
+    for group, rollup in zip(groups, shown, strict=True):
+        values = {key: value for key, value in rollup.items() if key in wanted[group]}
+        assert values == wanted[group]
+
+
+@asynccontextmanager
+async def rolled_back(database_url: str) -> AsyncIterator[Life]:
+    connection = await asyncpg.connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        life = Life(connection, await new_account(connection))
+        await life.begin()
+        yield life
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+async def live(stack: RunningStack, operations: Sequence[Operation]) -> None:
+    async with rolled_back(stack.database_url) as life:
+        for operation in operations:
+            await life.go_through(operation)
+        for resolution in WIDTHS:
+            await life.assert_shown(resolution, 1000)
+        while await life.connection.fetchval(STEP):
+            pass
+        for resolution in WIDTHS:
+            await life.assert_shown(resolution, 1000)
+        assert await life.connection.fetch(DIFFERENCES, life.account_id) == []
+
+
+@settings(max_examples=30, deadline=None, print_blob=True)
+@given(operations=OPERATIONS)
+def test_an_answer_equals_a_recount_at_every_moment(
+    stack: RunningStack, operations: list[Operation]
+) -> None:
+    asyncio.run(live(stack, operations))
+
+
+async def test_signals_that_were_packed_before_they_were_rolled_up_are_counted(
+    stack: RunningStack,
+) -> None:
+    async with rolled_back(stack.database_url) as life:
+        batch = Publish(tuple((3 * 24 * 180 + n, n % 2, n % 3, n % 4, n) for n in range(60)))
+        await life.go_through(batch)
+        await life.go_through(Pack())
+        places = await life.connection.fetchrow(PLACES, life.account_id)
+        assert dict(places) == {"heap": 0, "packed": 60}
+        await life.assert_shown("1h", 1000)
+        while await life.connection.fetchval(STEP):
+            pass
+        assert await life.connection.fetchval(BEHIND, life.account_id) == 0
+        await life.assert_shown("1h", 1000)
+
+
+def index_scans(node: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The tables of rollups that a plan really read by an index, and how many rows of each."""
+    if node.get("Alias", "").startswith("stored") and node["Actual Loops"]:
+        assert node["Node Type"] in ("Index Scan", "Index Only Scan"), node["Node Type"]
+        rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        yield node["Relation Name"], rows * node["Actual Loops"]
+    for child in node.get("Plans", []):
+        yield from index_scans(child)
+
+
+async def test_a_page_reads_little_more_than_the_page_whatever_its_depth(
+    stack: RunningStack,
+) -> None:
+    plans: list[dict[str, Any]] = []
+
+    def heard(_: object, message: Any) -> None:
+        _, found, plan = str(message).partition("plan:\n")
+        if found:
+            plans.append(json.loads(plan)["Plan"])
+
+    async with rolled_back(superuser_dsn(stack.settings)) as life:
+        await life.connection.execute(
+            "select private.ensure_partitions("
+            "'private.rollups_1h', now() - interval '32 days', now())"
+        )
+        await life.connection.execute(FILL, life.account_id)
+        await life.connection.execute("analyze private.rollups")
+        life.connection.add_log_listener(heard)
+        await life.connection.execute(EXPLAIN_EVERYTHING)
+        for days in (0, 3, 6):
+            plans.clear()
+            answer = await life.ask(
+                """select public.query_rollups(resolution => '1h', "to" => $1)""",
+                datetime.now(UTC) - timedelta(days=days),
+            )
+            assert len(answer["rollups"]) == 100
+            read = [scan for plan in plans for scan in index_scans(plan)]
+            assert 100 < sum(rows for _, rows in read) <= 2 * 101
+
+
+@asynccontextmanager
+async def account_of(
+    stack: RunningStack, watcher: asyncpg.Connection
+) -> AsyncIterator[tuple[Caller, str, uuid.UUID]]:
+    account_id = await new_account(watcher)
+    async with caller(stack, account_id) as connected:
+        yield connected, await new_trader(connected), account_id
+
+
+async def roll_up(connection: asyncpg.Connection, account_id: uuid.UUID) -> None:
+    """Run the job until it has nothing left of the account; the stack's own job may help."""
+    while await connection.fetchval(BEHIND, account_id):
+        await connection.fetchval(STEP)
+
+
+async def shown_signals(caller: Caller) -> int:
+    answer = await caller.ask("select public.query_rollups(resolution => '1d')")
+    shown: int = sum(rollup["signals"] for rollup in answer["rollups"])
+    assert shown == answer["last_seq"]
+    return shown
+
+
+async def test_a_batch_that_commits_late_is_not_missed_and_holds_up_no_other(
+    stack: RunningStack,
+) -> None:
+    async with (
+        operator(stack) as worker,
+        account_of(stack, worker) as (slow, slow_trader, slow_account),
+        account_of(stack, worker) as (quick, quick_trader, quick_account),
+    ):
+        async with slow.connection.transaction():
+            await slow.ingest(make_signals(slow_trader, 5))
+            await quick.ingest(make_signals(quick_trader, 7))
+            await roll_up(worker, quick_account)
+            await worker.fetchval(STEP)
+            assert await shown_signals(quick) == 7
+            assert await worker.fetchval(BEHIND, slow_account) == 0
+        assert await worker.fetchval(BEHIND, slow_account) == 5
+        assert await shown_signals(slow) == 5
+        await roll_up(worker, slow_account)
+        assert await shown_signals(slow) == 5
+        for account_id in (slow_account, quick_account):
+            assert await worker.fetch(DIFFERENCES, account_id) == []
+
+
+async def test_two_steps_at_once_count_each_signal_once(stack: RunningStack) -> None:
+    async with (
+        operator(stack) as first,
+        operator(stack) as second,
+        operator(stack) as watcher,
+        account_of(stack, watcher) as (account, trader, account_id),
+    ):
+        await account.ingest(make_signals(trader, 5))
+        async with first.transaction():
+            await roll_up(first, account_id)
+            waiting = asyncio.create_task(second.fetchval(STEP))
+            await wait_until_waiting(watcher, [Caller(second)])
+        await waiting
+        assert await shown_signals(account) == 5
+        assert await watcher.fetch(DIFFERENCES, account_id) == []
+
+
+async def test_a_step_that_is_rolled_back_leaves_nothing_and_is_done_again(
+    stack: RunningStack,
+) -> None:
+    async with (
+        operator(stack) as worker,
+        account_of(stack, worker) as (account, trader, account_id),
+    ):
+        async with worker.transaction():
+            await account.ingest(make_signals(trader, 5))
+            await roll_up(worker, account_id)
+            await worker.execute("savepoint unused")
+        transaction = worker.transaction()
+        await transaction.start()
+        await account.ingest(make_signals(trader, 5, 5))
+        await roll_up(worker, account_id)
+        await transaction.rollback()
+        assert await shown_signals(account) == 10
+        await roll_up(worker, account_id)
+        assert await shown_signals(account) == 10
+        assert await worker.fetch(DIFFERENCES, account_id) == []
+
+
+async def test_readers_see_every_signal_counted_once_while_batches_are_written_and_rolled_up(
+    stack: RunningStack,
+) -> None:
+    writers_count, rounds, size = 4, 15, 10
+    async with (
+        operator(stack) as worker,
+        account_of(stack, worker) as (reader, trader, account_id),
+        callers(stack, account_id, writers_count) as writers,
+    ):
+        done = asyncio.Event()
+
+        async def write(writer: Caller, place: int) -> None:
+            for turn in range(rounds):
+                await writer.ingest(
+                    make_signals(trader, size, (turn * writers_count + place) * size)
+                )
+
+        async def work() -> None:
+            while not done.is_set():
+                await worker.fetchval(STEP)
+
+        async def read() -> list[int]:
+            seen = []
+            while not done.is_set():
+                seen.append(await shown_signals(reader))
+            return seen
+
+        working = asyncio.create_task(work())
+        reading = asyncio.create_task(read())
+        try:
+            await asyncio.gather(*(write(writer, n) for n, writer in enumerate(writers)))
+        finally:
+            done.set()
+        await working
+        seen = await reading
+        assert seen == sorted(seen)
+        assert len(set(seen)) > 3, "the reader was not there while batches were written"
+        assert await shown_signals(reader) == writers_count * rounds * size
+        await roll_up(worker, account_id)
+        assert await shown_signals(reader) == writers_count * rounds * size
+        assert await worker.fetch(DIFFERENCES, account_id) == []

@@ -1,0 +1,75 @@
+"""A page of packed signals looks into the segments that hold it, and into few others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from tests.database.explained import TODAY, Explained, assert_by_index, filled
+from tests.plugins.stack import RunningStack
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def packed(stack: RunningStack) -> AsyncIterator[Explained]:
+    """What is older than a day is in some 45 segments an account."""
+    async with filled(stack, TODAY - timedelta(days=1)) as explained:
+        yield explained
+
+
+async def test_the_newest_page_looks_into_no_segment(packed: Explained) -> None:
+    answer, scans = await packed.run("select public.query_signals()")
+    assert len(answer["signals"]) == 100
+    assert_by_index(scans, "pkey")
+    assert packed.scans("segments") == []
+
+
+async def test_a_deep_page_looks_into_the_segments_that_hold_it(packed: Explained) -> None:
+    cursor = await packed.connection.fetchval(
+        "select private.encode_cursor('newest', $1, 999999999999999999)",
+        TODAY - timedelta(days=5),
+    )
+    answer, _ = await packed.run("select public.query_signals(cursor => $1)", cursor)
+    assert len(answer["signals"]) == 100
+    assert 1 <= packed.looked_into() <= 2
+    assert_by_index(packed.scans("segments"), "pkey")
+    assert sum(scan.rows for scan in packed.scans("segments")) <= 3
+
+
+async def test_a_seq_that_is_packed_is_looked_for_where_it_is(packed: Explained) -> None:
+    answer, scans = await packed.run("select public.query_signals(after_seq => $1)", 20_000)
+    assert [signal["seq"] for signal in answer["signals"]] == list(range(20_001, 20_101))
+    assert 1 <= packed.looked_into() <= 2
+    assert_by_index(packed.scans("segments"), "last_seq_first_seq_idx")
+    assert sum(scan.rows for scan in packed.scans("segments")) <= 3
+    assert sum(scan.rows for scan in scans) == 0
+
+
+async def test_a_segment_without_the_symbol_is_not_looked_into(packed: Explained) -> None:
+    answer, _ = await packed.run("select public.query_signals(symbols => array['NONE'])")
+    assert answer["signals"] == []
+    assert packed.looked_into() == 0
+    answer, _ = await packed.run(
+        "select public.query_signals(symbols => array['S7'], \"to\" => $1, page_size => 10)",
+        TODAY - timedelta(days=3),
+    )
+    assert len(answer["signals"]) == 10
+    assert 1 <= packed.looked_into() <= 2
+
+
+async def test_from_and_to_leave_out_the_segments_of_other_months(packed: Explained) -> None:
+    start = TODAY - timedelta(days=3)
+    answer, _ = await packed.run(
+        'select public.query_signals("from" => $1, "to" => $2, page_size => 1000)',
+        start,
+        start + timedelta(hours=1),
+    )
+    assert 590 <= len(answer["signals"]) <= 600
+    assert 1 <= packed.looked_into() <= 2
+    month = f"_p{start:%Y%m}01"
+    for scan in packed.scans("segments"):
+        assert scan.table.endswith((month, "_default")), scan
