@@ -1,5 +1,11 @@
 """Durable trading signals on Supabase: publish, follow live and query."""
 
+from signal_persistence.advance import (
+    AdvanceVerdict,
+    AsyncSignalLifecycle,
+    SignalChange,
+    SignalEvent,
+)
 from signal_persistence.async_subscriber import AsyncSubscriber
 from signal_persistence.client import Account, Allowance, SignalClient, Trader
 from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
@@ -32,7 +38,7 @@ from signal_persistence.ledger import ProducerStats
 from signal_persistence.producer import AsyncProducer, Producer
 from signal_persistence.query import AsyncSignalQuery, SignalQuery
 from signal_persistence.reading import Page
-from signal_persistence.signal import Signal, StoredSignal
+from signal_persistence.signal import Outcome, Signal, StoredSignal
 from signal_persistence.subscriber import Subscriber
 from signal_persistence.subscription import Observation, SubscriptionState
 
@@ -40,9 +46,11 @@ __all__ = [
     "AbandonedError",
     "AccessToken",
     "Account",
+    "AdvanceVerdict",
     "Allowance",
     "ApiError",
     "AsyncProducer",
+    "AsyncSignalLifecycle",
     "AsyncSignalQuery",
     "AsyncSubscriber",
     "AuthenticationError",
@@ -61,6 +69,7 @@ __all__ = [
     "InvalidQueryError",
     "InvalidSignalError",
     "Observation",
+    "Outcome",
     "Page",
     "PasswordCredentials",
     "PermissionDeniedError",
@@ -69,7 +78,9 @@ __all__ = [
     "RejectedError",
     "RequestTimeoutError",
     "Signal",
+    "SignalChange",
     "SignalClient",
+    "SignalEvent",
     "SignalPersistenceError",
     "SignalQuery",
     "StoredSignal",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
@@ -11,6 +11,12 @@ from uuid import UUID
 
 import msgspec
 
+from signal_persistence.advance import (
+    AdvanceVerdict,
+    AsyncSignalLifecycle,
+    SignalChange,
+    SignalEvent,
+)
 from signal_persistence.async_subscriber import AsyncSubscriber, SubscriberOptions
 from signal_persistence.caller import Caller
 from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
@@ -66,6 +72,7 @@ class SignalClient:
         self._key = key
         self._credentials = credentials
         self._caller = Caller(url, key, credentials, timeout=timeout)
+        self._lifecycle = AsyncSignalLifecycle(url, key, credentials, caller=self._caller)
         self._loop = LoopThread("signal-client")
 
     @classmethod
@@ -105,6 +112,21 @@ class SignalClient:
         """Return the tier, last seq and allowances of the account."""
         return self._rpc("my_account", Account)
 
+    def advance(
+        self, changes: Iterable[SignalChange], *, request_id: UUID | None = None
+    ) -> AdvanceVerdict:
+        """Report what became of signals; see AsyncSignalLifecycle.advance."""
+        return self._loop.run(self._lifecycle.advance(changes, request_id=request_id))
+
+    def events(self, after_seq: int = 0) -> Iterator[SignalEvent]:
+        """Iterate over the lifecycle events that follow `after_seq`, in order, up to the newest."""
+        while True:
+            page = self._loop.run(self._lifecycle.event_page(after_seq))
+            yield from page.events
+            if not page.events or page.events[-1].seq >= page.last_seq:
+                return
+            after_seq = page.events[-1].seq
+
     def producer(self, **options: Any) -> Producer:
         """Make a producer; the options are those of Producer."""
         return Producer(self._url, self._key, self._credentials, **options)
@@ -128,6 +150,10 @@ class SignalClient:
     def async_query(self, *, transport: Route = "edge") -> AsyncSignalQuery:
         """Make a query object for asyncio."""
         return AsyncSignalQuery(self._url, self._key, self._credentials, transport=transport)
+
+    def async_lifecycle(self) -> AsyncSignalLifecycle:
+        """Make an object for asyncio that records and reads what becomes of signals."""
+        return AsyncSignalLifecycle(self._url, self._key, self._credentials)
 
     def close(self) -> None:
         """Close the connections and end the background thread."""

@@ -71,10 +71,33 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return _encoder.encode(signal)
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "return"}):
+    """What was reported of a signal; None for what was not.
+
+    `entry_price` is the price at which it was executed, `exit_price` the one at which it was closed
+    and `close_reason` why (`take_profit`, `stop_loss`, `trailing_stop`, `time_limit`,
+    `exit_signal`, `reversed`, `manual`, `liquidation`). `return_` (`return` in SQL and JSON) is the
+    result after fees as a fraction: 0.05 is a gain of 5 %. `fees` are those of entry and exit in
+    the quote currency, negative for a rebate. `reason` is a text for people, of the last event.
+    """
+
+    entry_price: float | None = None
+    exit_price: float | None = None
+    close_reason: str | None = None
+    return_: float | None = None
+    fees: float | None = None
+    reason: str | None = None
+
+
 class StoredSignal(msgspec.Struct, frozen=True, kw_only=True):
     """A signal as the service stores it, with its id and its place in the account's order.
 
     `seq` counts the account's signals from 1 without gaps, in the order they were committed.
+    `status` is `generated`, `analyzed`, `executed`, `closed`, `expired`, `cancelled` or `rejected`,
+    and `outcome` what was reported with it, None when nothing was. Both are those of the moment at
+    which the database answered; a live broadcast says those of the moment of storing: `generated`,
+    or `expired` when `valid_until` had passed by then, and no outcome. What becomes of the signal
+    later is told by events (`SignalClient.events`) and by the next query.
     """
 
     signal_id: UUID
@@ -86,10 +109,12 @@ class StoredSignal(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     confidence: float
     price: float
+    status: str
     stop_loss: float | None = None
     take_profit: float | None = None
     valid_until: datetime | None = None
     metadata: dict[str, Any] | None = None
+    outcome: Outcome | None = None
 
     @classmethod
     def from_json(cls, text: bytes | str) -> StoredSignal:

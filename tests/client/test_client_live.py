@@ -12,8 +12,10 @@ from signal_persistence import (
     ApiError,
     AsyncSignalQuery,
     ConfigurationError,
+    Outcome,
     PasswordCredentials,
     Signal,
+    SignalChange,
     SignalClient,
 )
 from tests.plugins.stack import Account, MakeAccount, RunningStack
@@ -55,6 +57,32 @@ def test_traders_are_created_once_listed_renamed_and_archived(client: SignalClie
     assert client.archive_trader(trend.trader_id).archived_at is not None
     assert [trader.name for trader in client.list_traders()] == ["fast"]
     assert len(client.list_traders(include_archived=True)) == 2
+
+
+def test_a_query_and_a_subscriber_tell_what_became_of_a_signal(client: SignalClient) -> None:
+    new = signal(client.create_trader("trend").trader_id)
+    with client.subscriber() as live, client.producer(linger_ms=0) as producer:
+        producer.publish(new).result(10)
+        just_stored = next(live)
+    assert (just_stored.status, just_stored.outcome) == ("generated", None)
+    client.advance(
+        [
+            SignalChange.of(new, "executed", entry_price=100.0, reason="filled"),
+            SignalChange.of(
+                new, "closed", exit_price=110.0, close_reason="take_profit", return_=0.1, fees=0.0
+            ),
+        ]
+    )
+    with client.query() as query, client.subscriber(after_seq=0) as from_the_start:
+        for read in (*query.signals(), next(from_the_start)):
+            assert read.status == "closed"
+            assert read.outcome == Outcome(
+                entry_price=100.0,
+                exit_price=110.0,
+                close_reason="take_profit",
+                return_=0.1,
+                fees=0.0,
+            )
 
 
 def test_a_trader_that_does_not_exist_is_named_by_its_code(client: SignalClient) -> None:

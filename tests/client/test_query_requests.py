@@ -23,7 +23,7 @@ from signal_persistence.errors import (
 )
 from signal_persistence.query import AsyncSignalQuery, SignalQuery, query_parameters
 from signal_persistence.reading import SignalFilter
-from signal_persistence.signal import StoredSignal
+from signal_persistence.signal import Outcome, StoredSignal
 from tests.client.loopback_service import (
     CLOSE,
     RESET,
@@ -51,6 +51,8 @@ SIGNAL: dict[str, Any] = {
     "take_profit": 44000,
     "valid_until": None,
     "metadata": {"rsi": 28.5},
+    "status": "executed",
+    "outcome": {"entry_price": 43550},
 }
 
 
@@ -145,6 +147,8 @@ async def test_a_page_is_decoded_into_typed_signals(
             price=43548.7734375,
             take_profit=44000.0,
             metadata={"rsi": 28.5},
+            status="executed",
+            outcome=Outcome(entry_price=43550.0),
         ),
     )
 

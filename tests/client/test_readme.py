@@ -40,10 +40,11 @@ def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Acco
         assert done.returncode == 0, done.stderr
         assert not done.stderr
         shown.append(done.stdout.strip())
-    publish, follow, query = shown
+    publish, follow, query, advance = shown
     assert publish == "accepted 1"
     assert follow == "1 ES=F enter_long 5321.25"
     assert query.endswith("ES=F 5321.25")
+    assert advance == "1 ES=F executed\n2 ES=F closed"
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signal_persistence import InvalidSignalError, Signal, StoredSignal
+from signal_persistence import InvalidSignalError, Outcome, Signal, StoredSignal
 from signal_persistence.contract import CONTRACT
 from signal_persistence.jsonb import NotJsonbError, jsonb_size
 from signal_persistence.signal import problem_of
@@ -169,11 +170,48 @@ def test_what_is_sent_is_valid_and_reads_back_as_the_same_signal(
     text = signal.to_json()
     assert problem_of(json.loads(text)) is None
     stored = StoredSignal.from_json(
-        text[:-1] + b',"seq":7,"signal_id":"%s"}' % str(TRADER).encode()
+        text[:-1] + b',"seq":7,"status":"generated","signal_id":"%s"}' % str(TRADER).encode()
     )
     assert stored.generated_at == moment.astimezone(UTC)
     assert (stored.price, stored.confidence) == (price, confidence)
-    assert stored.seq == 7
+    assert (stored.seq, stored.status, stored.outcome) == (7, "generated", None)
+
+
+def stored_text(**more: Any) -> str:
+    """A signal object of a page, as the database writes it."""
+    signal = json.loads(make_signal(0).to_json())
+    return json.dumps({**signal, "seq": 7, "signal_id": str(TRADER), **more})
+
+
+def test_the_status_and_the_outcome_of_a_stored_signal_are_read() -> None:
+    outcome = {
+        "entry_price": 100,
+        "exit_price": 110.5,
+        "close_reason": "take_profit",
+        "return": 0.105,
+        "fees": -0.25,
+        "reason": "target reached",
+    }
+    stored = StoredSignal.from_json(stored_text(status="closed", outcome=outcome))
+    assert stored.status == "closed"
+    assert stored.outcome == Outcome(
+        entry_price=100.0,
+        exit_price=110.5,
+        close_reason="take_profit",
+        return_=0.105,
+        fees=-0.25,
+        reason="target reached",
+    )
+
+
+def test_an_outcome_has_what_was_reported_and_none_for_the_rest() -> None:
+    stored = StoredSignal.from_json(stored_text(status="executed", outcome={"entry_price": 0}))
+    assert stored.outcome == Outcome(entry_price=0.0)
+
+
+def test_a_signal_without_a_status_is_not_taken_for_a_generated_one() -> None:
+    with pytest.raises(msgspec.ValidationError, match="status"):
+        StoredSignal.from_json(stored_text())
 
 
 @pytest.mark.parametrize(
@@ -233,5 +271,7 @@ def test_the_signal_id_does_not_depend_on_the_time_zone(moment: datetime) -> Non
 def test_a_signal_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         make_signal(0).price = 2.0  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        Outcome().return_ = 0.5  # type: ignore[misc]
     with pytest.raises(TypeError):
         Signal(TRADER)  # type: ignore[call-arg]

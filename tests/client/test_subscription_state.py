@@ -32,6 +32,7 @@ def signal(seq: int) -> StoredSignal:
         action="enter_long",
         confidence=0.5,
         price=1640.25,
+        status="generated",
     )
 
 
