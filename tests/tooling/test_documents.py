@@ -16,7 +16,6 @@ from tests.tooling.repository import ROOT, files, text_of
 CONTRACT = json.loads(text_of(Path("supabase/functions/_shared/contract.json")))
 PLAIN_SCRIPTS = {"check", "fix", "setup", "test"}
 """Scripts that take few options, all of which their own text names."""
-BENCHMARKS = {"ingest", "end-to-end"}
 PREPARATIONS = {"cd", "cp", "git", "pip", "export"}
 """Commands of the system that a document may show; what they do is not ours to test."""
 
@@ -55,19 +54,26 @@ def _described_options(words: list[str]) -> str:
         assert words[1:] == [".ci/run"]
         return ""
     if program == "supabase":
-        subcommand = [word for word in words[1:] if not word.startswith("-")]
-        depth = 2 if subcommand[0] in ("db", "functions", "secrets", "config") else 1
-        return _help("node_modules/.bin/supabase", *subcommand[:depth])
+        names = [word for word in words[1:] if not word.startswith("-")]
+        depth = 2 if names[0] in ("db", "functions", "secrets", "config") else 1
+        return _help("node_modules/.bin/supabase", *names[:depth])
     script = Path(program)
     assert script in files(), f"there is no {script}"
     if script.name in PLAIN_SCRIPTS:
         return text_of(script)
     if script.name == "bench":
-        assert words[1] in BENCHMARKS
-        return _help(str(script), words[1])
-    if script.name == "stack":
-        return _help(str(script), words[1])
-    return _help(str(script))
+        return _help(program, words[1])
+    described = _help(program)
+    if _has_subcommands(described):
+        subcommand = next(word for word in words[1:] if not word.startswith("-"))
+        return described + _help(program, subcommand)
+    return described
+
+
+def _has_subcommands(described: str) -> bool:
+    """Tell by the usage: argparse ends it with "..." when the rest belongs to a subcommand."""
+    usage = described.partition("\n\n")[0]
+    return usage.endswith(" ...")
 
 
 @pytest.mark.parametrize(("document", "command"), _commands())
