@@ -33,6 +33,9 @@ begin
         and signal.seq between batch.first_seq and batch.last_seq
         and signal.generated_at between batch.first_generated_at and batch.last_generated_at
     )) as shown;
+  end if;
+  -- An import writes segments, not rows: readers fetch it by seq.
+  if v_signals is not null then
     v_payload := v_payload || jsonb_build_object('signals', v_signals);
   end if;
   return v_payload;

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
@@ -103,15 +103,23 @@ class Link:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                connection = await asyncpg.connect(self._dsn, timeout=5)
+                self._connection = await asyncpg.connect(self._dsn, timeout=5)
                 for statement in self._first_statements:
-                    await connection.execute(statement)
+                    await self._connection.execute(statement)
             except CUT_OFF:
+                self.close()
                 assert time.monotonic() < deadline, "the server did not come back"
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                return connection
+                return self._connection
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -27,6 +27,7 @@ SEED = int(os.environ.get("SIGNAL_TEST_SEED", "0")) or random.randrange(1, 2**32
 WRITERS = 3
 FRESH, REPEATED = 40, 3
 DAYS_BACK = 6
+NIGHTS = 0.02
 SYMBOLS = ("ES", "NQ", "BTC/USD")
 STEPS = (
     "pack_step",
@@ -37,7 +38,14 @@ STEPS = (
     "retention_step",
     "partitions_step",
 )
-ATTEMPTS_TO_REST = 200
+ATTEMPTS_TO_REST = 5_000
+SMALL_ALLOWANCES = "update private.tiers set hot_signals = 100, warm_signals = 100"
+"""So that signals are packed and merged early, again and again."""
+NIGHT = """
+with day as (update private.days set packed_at = null)
+update private.account_passes set finished_at = '-infinity'
+"""
+"""What has been packed or looked at today is due again."""
 
 
 class Writer:
@@ -57,11 +65,11 @@ class Writer:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        created = await self._link.value("select public.create_trader('momentum')")
-        trader_id = json.loads(created)["trader_id"]
-        while not stop.is_set():
-            await self._publish(self._batch(trader_id))
-        self._link.close()
+        with self._link:
+            created = await self._link.value("select public.create_trader('momentum')")
+            trader_id = json.loads(created)["trader_id"]
+            while not stop.is_set():
+                await self._publish(self._batch(trader_id))
 
     def _batch(self, trader_id: str) -> list[dict[str, Any]]:
         fresh = [self._signal(trader_id) for _ in range(FRESH)]
@@ -102,13 +110,14 @@ class Writer:
 
 async def run_jobs(server: Server, randomness: random.Random, stop: asyncio.Event) -> None:
     """Run steps of random jobs, as pg_cron would; what is cut off is run again some time."""
-    link = Link(server.settings.database_url)
-    while not stop.is_set():
-        try:
-            await link.fetch(f"select private.{randomness.choice(STEPS)}()")
-        except CUT_OFF:
-            await asyncio.sleep(0.02)
-    link.close()
+    with Link(server.settings.database_url) as link:
+        while not stop.is_set():
+            try:
+                await link.fetch(f"select private.{randomness.choice(STEPS)}()")
+                if randomness.random() < NIGHTS:
+                    await link.fetch(NIGHT)
+            except CUT_OFF:
+                await asyncio.sleep(0.02)
 
 
 async def kill_again_and_again(server: Server, randomness: random.Random) -> None:
@@ -120,6 +129,7 @@ async def kill_again_and_again(server: Server, randomness: random.Random) -> Non
 
 async def come_to_rest(link: Link) -> None:
     """Run every job until it has nothing left to do."""
+    await link.fetch(NIGHT)
     for step in STEPS:
         for _ in range(ATTEMPTS_TO_REST):
             if not await link.value(f"select private.{step}()"):
@@ -152,6 +162,7 @@ async def assert_chain(link: Link, account_id: uuid.UUID) -> None:
 
 
 async def assert_sound(link: Link, writers: Sequence[Writer]) -> None:
+    assert await link.value("select count(*) from private.segments") > 0
     for writer in writers:
         history = await history_of(link, writer)
         assert len(history.stored) == len(writer.acknowledged) > 0
@@ -172,21 +183,21 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_killed_again_and_again() 
 
 async def survive_kills(server: Server) -> None:
     randomness = random.Random(SEED)
-    operator = Link(server.settings.database_url)
-    writers = []
-    for _ in range(WRITERS):
-        account_id = uuid.UUID(int=randomness.getrandbits(128), version=4)
-        await operator.value("select private.set_account_tier($1, 'elite')", account_id)
-        writers.append(Writer(server, account_id, random.Random(randomness.random())))
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for writer in writers:
-            group.create_task(writer.run(stop))
-        for _ in range(2):
-            jobs = random.Random(randomness.random())
-            group.create_task(run_jobs(server, jobs, stop))
-        await kill_again_and_again(server, randomness)
-        stop.set()
-    await come_to_rest(operator)
-    await assert_sound(operator, writers)
-    operator.close()
+    with Link(server.settings.database_url) as operator:
+        writers = []
+        await operator.fetch(SMALL_ALLOWANCES)
+        for _ in range(WRITERS):
+            account_id = uuid.UUID(int=randomness.getrandbits(128), version=4)
+            await operator.value("select private.set_account_tier($1, 'elite')", account_id)
+            writers.append(Writer(server, account_id, random.Random(randomness.random())))
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for writer in writers:
+                group.create_task(writer.run(stop))
+            for _ in range(2):
+                jobs = random.Random(randomness.random())
+                group.create_task(run_jobs(server, jobs, stop))
+            await kill_again_and_again(server, randomness)
+            stop.set()
+        await come_to_rest(operator)
+        await assert_sound(operator, writers)

@@ -26,8 +26,9 @@ from (
   union all
   select format(
     '%s "from" => %L, min_confidence => 0.7, page_size => 4',
-    sort, :'day'::timestamptz + at * interval '1 second')
-  from generate_series(0, 3) as at, unnest(array['', 'after_seq => 2, ']) as sort
+    start, :'day'::timestamptz + at * interval '1 second')
+  from generate_series(0, 3) as at,
+    unnest(array['', 'after_seq => 2,', 'after_seq => 4,']) as start
 ) as filter (text);
 
 -- Packs every fourth of them, as the job does.
@@ -53,18 +54,19 @@ end
 $$;
 
 select is(
-  (select sum(jsonb_array_length(answers.signals)) from answers), 319::bigint,
+  (select sum(jsonb_array_length(answers.signals)) from answers), 342::bigint,
   'every question has an answer');
 
+-- Of the newest time, two stay in the table with four packed beside them.
 update private.accounts set packed_until = :'day'::timestamptz + interval '3 seconds'
 where account_id = :'alice';
-select tests.pack(:'alice', remainder) from generate_series(0, 2) as remainder \g /dev/null
+select tests.pack(:'alice', remainder) from unnest(array[0, 1, 3]) as remainder \g /dev/null
 select is_empty(
   format(
     'select filter from answers where tests.pages(%L, filter) <> signals', :'alice'),
   'with three of four packed, the answers are the same');
 
-select tests.pack(:'alice', 3) \g /dev/null
+select tests.pack(:'alice', 2) \g /dev/null
 select is_empty(
   format(
     'select filter from answers where tests.pages(%L, filter) <> signals', :'alice'),
