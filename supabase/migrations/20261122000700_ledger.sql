@@ -69,7 +69,12 @@ values
 ('rate_limited', 'The account''s allowance for this minute is used up: send it again in the next minute.'),
 ('quota_exceeded', 'The account''s allowance for this day (UTC) is used up: it starts anew at 00:00 UTC.');
 
-create function private.verdict_of(batch private.batches)
+create function private.verdict_of(
+  request_id uuid,
+  first_seq bigint,
+  last_seq bigint,
+  refused jsonb
+)
 returns json
 language plpgsql
 stable
@@ -80,25 +85,28 @@ declare
   v_refused bigint := 0;
   v_duplicate bigint := 0;
 begin
-  if batch.refused is not null then
+  if verdict_of.refused is not null then
     select
       json_agg(
         json_build_object(
           'index', item.value -> 0, 'code', item_code.code, 'message', item_code.message)
         order by item.place),
-      count(*), count(*) filter (where item_code.code = 'duplicate')
+      count(*), count(*) filter (where item_code.code in ('duplicate', 'duplicate_change'))
     into v_items, v_refused, v_duplicate
-    from jsonb_array_elements(batch.refused) with ordinality as item (value, place)
+    from jsonb_array_elements(verdict_of.refused) with ordinality as item (value, place)
     inner join private.item_codes as item_code on item_code.code = item.value ->> 1;
   end if;
   return json_build_object(
-    'request_id', batch.request_id, 'accepted', coalesce(batch.last_seq - batch.first_seq + 1, 0),
+    'request_id', verdict_of.request_id,
+    'accepted', coalesce(verdict_of.last_seq - verdict_of.first_seq + 1, 0),
     'duplicate', v_duplicate, 'rejected', v_refused - v_duplicate,
-    'first_seq', batch.first_seq, 'last_seq', batch.last_seq, 'items', v_items);
+    'first_seq', verdict_of.first_seq, 'last_seq', verdict_of.last_seq, 'items', v_items);
 end
 $$;
 
-comment on function private.verdict_of is 'The answer to a batch: always the same bytes.';
+comment on function private.verdict_of is
+'The answer to a batch, or to a request to advance signals: always the same bytes. refused is what was
+not accepted, as [[index, code], ...], or null.';
 
 create function private.replayed_verdict(
   account_no integer,
@@ -130,7 +138,8 @@ begin
       'Cannot take the batch: its request_id was used for a different batch.',
       'Use a new request_id for a new batch.');
   end if;
-  return private.verdict_of(v_batch);
+  return private.verdict_of(
+    v_batch.request_id, v_batch.first_seq, v_batch.last_seq, v_batch.refused);
 end
 $$;
 

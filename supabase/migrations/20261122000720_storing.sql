@@ -279,7 +279,8 @@ begin
       summary.first_generated_at, summary.last_generated_at, v_batch.received_at,
       summary.digest);
   end if;
-  return private.verdict_of(v_batch);
+  return private.verdict_of(
+    v_batch.request_id, v_batch.first_seq, v_batch.last_seq, v_batch.refused);
 end
 $$;
 

@@ -24,6 +24,35 @@ do not filter, and "(x = any(list)) is not false" is how they are asked; the oth
 null: from_time, before_time, until_seq are inclusive, to_time, after_seq exclusive, and a signal at
 before_time must have a lower seq than before_seq.';
 
+create function private.to_base64url(words text)
+returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select rtrim(
+    translate(encode(convert_to(to_base64url.words, 'UTF8'), 'base64'), e'+/\n', '-_'), '=')
+$$;
+
+comment on function private.to_base64url is 'What a cursor says, in letters that a URL can carry.';
+
+create function private.from_base64url(cursor text)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return convert_from(decode(rpad(
+    translate(from_base64url.cursor, '-_', '+/'),
+    (length(from_base64url.cursor) + 3) / 4 * 4, '='), 'base64'), 'UTF8');
+exception
+  when data_exception then return null;
+end
+$$;
+
+comment on function private.from_base64url is 'What a cursor says; null when it is no base64url.';
+
 create function private.encode_cursor(
   sort text,
   generated_at timestamptz,
@@ -34,9 +63,9 @@ language sql
 immutable
 set search_path = ''
 as $$
-  select rtrim(translate(encode(convert_to(
+  select private.to_base64url(
     encode_cursor.sort || ' ' || (extract(epoch from encode_cursor.generated_at) * 1000000)::bigint
-    || ' ' || encode_cursor.seq, 'UTF8'), 'base64'), '+/', '-_'), '=')
+    || ' ' || encode_cursor.seq)
 $$;
 
 comment on function private.encode_cursor is
@@ -60,15 +89,9 @@ begin
     seq := case decode_cursor.sort when 'seq' then 0 else 9223372036854775807 end;
     return;
   end if;
-  begin
-    v_parts := regexp_match(
-      convert_from(decode(rpad(
-        translate(decode_cursor.cursor, '-_', '+/'),
-        (length(decode_cursor.cursor) + 3) / 4 * 4, '='), 'base64'), 'UTF8'),
-      '^(newest|seq) ([0-9]{1,16}) ([0-9]{1,18})$');
-  exception
-    when data_exception then v_parts := null;
-  end;
+  v_parts := regexp_match(
+    private.from_base64url(decode_cursor.cursor),
+    '^(newest|seq) ([0-9]{1,16}) ([0-9]{1,18})$');
   if v_parts is null or v_parts[1] <> decode_cursor.sort then
     perform private.raise_error(
       400, 'invalid_cursor', 'Cannot continue: the cursor is not one that this query returned.',
@@ -616,6 +639,8 @@ comment on function public.query_signals is
 inclusive, to exclusive. last_seq is the account''s in the same snapshot: when next_cursor is null,
 every signal of the filter up to last_seq has been returned.';
 
+grant execute on function private.to_base64url to authenticated;
+grant execute on function private.from_base64url to authenticated;
 grant execute on function private.encode_cursor to authenticated;
 grant execute on function private.decode_cursor to authenticated;
 grant execute on function private.require_query to authenticated;

@@ -409,11 +409,10 @@ language sql
 stable
 set search_path = ''
 as $$
-  select rtrim(translate(encode(convert_to(
+  select private.to_base64url(
     encode_rollup_cursor.resolution || ' '
     || (extract(epoch from (rollup ->> 'bucket')::timestamptz) * 1000000)::bigint || ' '
-    || (rollup ->> 'trader_id') || ' ' || (rollup ->> 'symbol') || ' ' || (rollup ->> 'timeframe'),
-    'UTF8'), 'base64'), e'+/\n', '-_'), '=')
+    || (rollup ->> 'trader_id') || ' ' || (rollup ->> 'symbol') || ' ' || (rollup ->> 'timeframe'))
 $$;
 
 comment on function private.encode_rollup_cursor is
@@ -441,15 +440,9 @@ begin
     timeframe := 0;
     return;
   end if;
-  begin
-    v_parts := regexp_match(
-      convert_from(decode(rpad(
-        translate(decode_rollup_cursor.cursor, '-_', '+/'),
-        (length(decode_rollup_cursor.cursor) + 3) / 4 * 4, '='), 'base64'), 'UTF8'),
-      '^(1m|1h|1d) ([0-9]{1,16}) ([0-9a-f-]{36}) ([^ ]{1,32}) ([^ ]{1,3})$');
-  exception
-    when data_exception then v_parts := null;
-  end;
+  v_parts := regexp_match(
+    private.from_base64url(decode_rollup_cursor.cursor),
+    '^(1m|1h|1d) ([0-9]{1,16}) ([0-9a-f-]{36}) ([^ ]{1,32}) ([^ ]{1,3})$');
   bucket := timestamptz 'epoch' + v_parts[2]::bigint * interval '1 microsecond';
   select trader.trader_no into trader_no
   from private.traders as trader

@@ -436,31 +436,6 @@ $$;
 comment on function private.require_changes is
 'Raises the catalogue error of a request that cannot be read.';
 
-create function private.advance_verdict(advance private.advances)
-returns json
-language sql
-stable
-set search_path = ''
-as $$
-  select json_build_object(
-    'request_id', advance.request_id,
-    'accepted', coalesce(advance.last_seq - advance.first_seq + 1, 0),
-    'duplicate', count(*) filter (where item_code.code = 'duplicate_change'),
-    'rejected', count(*) filter (where item_code.code <> 'duplicate_change'),
-    'first_seq', advance.first_seq,
-    'last_seq', advance.last_seq,
-    'items', coalesce(
-      json_agg(
-        json_build_object(
-          'index', item.value -> 0, 'code', item_code.code, 'message', item_code.message)
-        order by item.place),
-      '[]'))
-  from jsonb_array_elements(advance.refused) with ordinality as item (value, place)
-  inner join private.item_codes as item_code on item_code.code = item.value ->> 1
-$$;
-
-comment on function private.advance_verdict is 'The answer to a request: always the same bytes.';
-
 create function private.replayed_advance(
   account_no integer,
   request_id uuid,
@@ -491,7 +466,8 @@ begin
       'Cannot take the changes: their request_id was used for different ones.',
       'Use a new request_id for new changes.');
   end if;
-  return private.advance_verdict(v_advance);
+  return private.verdict_of(
+    v_advance.request_id, v_advance.first_seq, v_advance.last_seq, v_advance.refused);
 end
 $$;
 
@@ -534,7 +510,8 @@ begin
     perform private.publish_events(account, v_accepted);
   end if;
   insert into private.advances select v_advance.*;
-  return private.advance_verdict(v_advance);
+  return private.verdict_of(
+    v_advance.request_id, v_advance.first_seq, v_advance.last_seq, v_advance.refused);
 end
 $$;
 

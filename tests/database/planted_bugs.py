@@ -243,7 +243,8 @@ BUGS = (
     InFunction(
         "a replay is not recognised",
         "private.replayed_verdict",
-        "return private.verdict_of(v_batch)",
+        "return private.verdict_of(\n"
+        "    v_batch.request_id, v_batch.first_seq, v_batch.last_seq, v_batch.refused)",
         "return null",
     ),
     InFunction(
