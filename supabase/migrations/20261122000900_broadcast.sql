@@ -45,6 +45,36 @@ $$;
 comment on function private.broadcast_payload is
 'What is broadcast of a batch: its seq range, and the signals themselves when they are at most 20.';
 
+create function private.has_signal_of(
+  trader_no integer,
+  batch private.batches
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+begin
+  return exists (
+    select from private.signals as signal
+    where signal.account_no = batch.account_no
+      and signal.trader_no = has_signal_of.trader_no
+      and signal.seq between batch.first_seq and batch.last_seq
+      and signal.generated_at between batch.first_generated_at and batch.last_generated_at
+  )
+  -- An import writes segments.
+  or exists (
+    select from private.segments as segment
+    where segment.account_no = batch.account_no
+      and segment.last_seq between batch.first_seq and batch.last_seq
+      and has_signal_of.trader_no = any(segment.trader_nos)
+  );
+end
+$$;
+
+comment on function private.has_signal_of is 'Whether a stored batch holds a signal of this trader.';
+
 create function private.broadcast_batch()
 returns trigger
 language plpgsql
@@ -57,30 +87,22 @@ declare
     select account.account_id from private.accounts as account
     where account.account_no = new.account_no);
   v_payload jsonb;
-  v_trader_id uuid;
+  v_trader private.traders;
 begin
   -- Not in the declaration: an error there would not be caught below.
   v_payload := private.broadcast_payload(new);
   perform realtime.send(
     v_payload, 'signals_ingested', 'account:' || v_account_id || ':signals', true);
-  for v_trader_id in
-    select trader.trader_id from private.traders as trader
-    where trader.account_no = new.account_no and trader.own_channel and (
-      exists (
-        select from private.signals as signal
-        where signal.account_no = new.account_no
-          and signal.trader_no = trader.trader_no
-          and signal.seq between new.first_seq and new.last_seq
-          and signal.generated_at between new.first_generated_at and new.last_generated_at)
-      -- An import writes segments.
-      or exists (
-        select from private.segments as segment
-        where segment.account_no = new.account_no
-          and segment.last_seq between new.first_seq and new.last_seq
-          and trader.trader_no = any(segment.trader_nos)))
+  -- Most accounts have no such trader, and to look into the partitions for nothing is not free.
+  for v_trader in
+    select trader.* from private.traders as trader
+    where trader.account_no = new.account_no and trader.own_channel
   loop
-    perform realtime.send(
-      v_payload - 'signals', 'signals_ingested', 'trader:' || v_trader_id || ':signals', true);
+    if private.has_signal_of(v_trader.trader_no, new) then
+      perform realtime.send(
+        v_payload - 'signals', 'signals_ingested', 'trader:' || v_trader.trader_id || ':signals',
+        true);
+    end if;
   end loop;
   return null;
 exception
