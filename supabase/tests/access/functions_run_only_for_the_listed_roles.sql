@@ -111,7 +111,7 @@ values
 ('private.time_from(text)', ''),
 ('private.broadcast_batch()', ''),
 ('private.broadcast_payload(private.batches)', ''),
-('private.has_signal_of(integer, private.batches)', ''),
+('private.has_signal_of(integer,private.batches)', ''),
 ('private.caller_account_no(text)', 'authenticated'),
 ('private.caller_id(text)', 'authenticated,service_role'),
 ('private.change_trader(uuid,text,boolean)', 'authenticated'),
