@@ -50,9 +50,13 @@ def function_service(settings: StackSettings, keys: Keys, name: str) -> ServiceS
 
 
 def function_environment(settings: StackSettings, keys: Keys, name: str) -> dict[str, str]:
-    """Return a worker's whole environment: hosted's variables and `supabase/functions/.env`."""
+    """Return a worker's whole environment: hosted's variables and the project's secrets.
+
+    The secrets are those of `supabase/functions/.env`, and the signing key, which is this stack's.
+    """
     return {
         **_project_secrets(FUNCTIONS / ".env"),
+        "SIGNAL_JWT_SIGNING_KEY": keys.signing_jwk(),
         "SUPABASE_URL": settings.api_url,
         "SUPABASE_ANON_KEY": keys.anon_key,
         "SUPABASE_SERVICE_ROLE_KEY": keys.service_role_key,

@@ -144,6 +144,13 @@ class Keys:
         """Return the public half of the signing key as a JSON Web Key Set."""
         return {"keys": [_public_jwk(self._public_key, self._key_id)]}
 
+    def signing_jwk(self) -> str:
+        """Return the private signing key as JSON, as `supabase gen signing-key` prints one.
+
+        On hosted it is the key that a project has imported, so that a function can sign too.
+        """
+        return json.dumps(_private_jwk(self._signing_key, self._key_id))
+
     def _verify_now(self, token: str) -> VerifiedToken:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise Malformed(f"Cannot accept the token: longer than {MAX_TOKEN_CHARACTERS} bytes")
@@ -215,11 +222,15 @@ def _public_jwk(key: ec.EllipticCurvePublicKey, key_id: str) -> dict[str, Any]:
     return {**numbers, "kid": key_id, "alg": "ES256", "use": "sig", "key_ops": ["verify"]}
 
 
+def _private_jwk(key: ec.EllipticCurvePrivateKey, key_id: str) -> dict[str, Any]:
+    numbers: dict[str, Any] = ECAlgorithm.to_jwk(key, as_dict=True)
+    return {**numbers, "kid": key_id, "alg": "ES256", "use": "sig"}
+
+
 def _create_signing_key(path: Path) -> None:
     """Write a new key, unless another process of this stack was first: then keep that one."""
     key = ec.generate_private_key(ec.SECP256R1())
-    jwk: dict[str, Any] = ECAlgorithm.to_jwk(key, as_dict=True)
-    jwk |= {"kid": str(uuid.uuid4()), "alg": "ES256", "use": "sig"}
+    jwk = _private_jwk(key, str(uuid.uuid4()))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -19,7 +19,12 @@ from signal_persistence.advance import (
 )
 from signal_persistence.async_subscriber import AsyncSubscriber, SubscriberOptions
 from signal_persistence.caller import Caller
-from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
+from signal_persistence.credentials import (
+    AccessToken,
+    ApiKeyCredentials,
+    Credentials,
+    PasswordCredentials,
+)
 from signal_persistence.errors import ConfigurationError
 from signal_persistence.loop_thread import LoopThread
 from signal_persistence.producer import AsyncProducer, Producer
@@ -57,6 +62,31 @@ class Account(msgspec.Struct, frozen=True):
     minute: Allowance
 
 
+class ApiKey(msgspec.Struct, frozen=True):
+    """A key of the account, without the key itself; `hint` is its last four characters.
+
+    `last_used_at` is when it was last exchanged for a token; a token lives 15 minutes at most.
+    """
+
+    key_id: UUID
+    name: str
+    scopes: tuple[str, ...]
+    hint: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewApiKey(ApiKey, frozen=True):
+    """A key that was just made. `api_key` is the key itself, which nobody can show again."""
+
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"NewApiKey(key_id={self.key_id!r}, name={self.name!r}, hint={self.hint!r}, …)"
+
+
 class SignalClient:
     """Manage the traders of one account, and make the producers and readers of their signals.
 
@@ -71,6 +101,7 @@ class SignalClient:
         self._url = url
         self._key = key
         self._credentials = credentials
+        self._timeout = timeout
         self._caller = Caller(url, key, credentials, timeout=timeout)
         self._lifecycle = AsyncSignalLifecycle(url, key, credentials, caller=self._caller)
         self._loop = LoopThread("signal-client")
@@ -79,18 +110,12 @@ class SignalClient:
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Make a client from environment variables, those of `.env.example`.
 
-        SUPABASE_URL; SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY; SIGNALS_ACCESS_TOKEN,
-        or SIGNALS_EMAIL with SIGNALS_PASSWORD. Raises ConfigurationError for what is missing.
+        SUPABASE_URL; SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY; and the first that is set of
+        SIGNAL_API_KEY, SIGNALS_ACCESS_TOKEN, and SIGNALS_EMAIL with SIGNALS_PASSWORD. Raises
+        ConfigurationError for what is missing.
         """
-        url = _variable(environment, "SUPABASE_URL")
-        key = _variable(environment, "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY")
-        token = environment.get("SIGNALS_ACCESS_TOKEN")
-        if token:
-            return cls(url, key, AccessToken(token))
-        email, password = environment.get("SIGNALS_EMAIL"), environment.get("SIGNALS_PASSWORD")
-        if not email or not password:
-            raise _not_set("SIGNALS_ACCESS_TOKEN, or SIGNALS_EMAIL with SIGNALS_PASSWORD,")
-        return cls(url, key, PasswordCredentials(url, key, email, password))
+        url, key = project_from(environment)
+        return cls(url, key, credentials_from(environment, url, key))
 
     def create_trader(self, name: str, *, own_channel: bool = False) -> Trader:
         """Return the active trader of this name, creating it if there is none."""
@@ -111,6 +136,41 @@ class SignalClient:
     def account(self) -> Account:
         """Return the tier, last seq and allowances of the account."""
         return self._rpc("my_account", Account)
+
+    def create_api_key(
+        self, name: str, scopes: Iterable[str], *, expires_at: datetime | None = None
+    ) -> NewApiKey:
+        """Make a key for a process without a person; needs the credentials of a signed-in user.
+
+        `scopes` is one or both of "signals:read" and "signals:write". It is asked for only once:
+        after a TransportError or UnavailableError that is in doubt, list_api_keys() shows whether
+        a key was made, which is then to be revoked, because nobody has seen it.
+        """
+        if expires_at is not None and expires_at.tzinfo is None:
+            raise ConfigurationError("Cannot make the key: expires_at needs a time zone.")
+        caller = Caller(self._url, self._key, self._credentials, timeout=self._timeout, attempts=1)
+        try:
+            return self._rpc(
+                "create_api_key",
+                NewApiKey,
+                caller,
+                name=name,
+                scopes=list(scopes),
+                expires_at=expires_at,
+            )
+        finally:
+            self._loop.run(caller.aclose())
+
+    def list_api_keys(self, *, include_dead: bool = False) -> list[ApiKey]:
+        """Return the keys of the account, oldest first.
+
+        With `include_dead` also those that were revoked or expired in the last 90 days.
+        """
+        return self._rpc("list_api_keys", list[ApiKey], include_dead=include_dead)
+
+    def revoke_api_key(self, key_id: UUID) -> ApiKey:
+        """End a key and every token that was made of it; live channels end within 15 minutes."""
+        return self._rpc("revoke_api_key", ApiKey, key_id=key_id)
 
     def advance(
         self, changes: Iterable[SignalChange], *, request_id: UUID | None = None
@@ -171,9 +231,29 @@ class SignalClient:
     ) -> None:
         self.close()
 
-    def _rpc(self, function: str, answer: type[T], **parameters: Any) -> T:
+    def _rpc(
+        self, function: str, answer: type[T], caller: Caller | None = None, /, **parameters: Any
+    ) -> T:
         decode = msgspec.json.Decoder(answer).decode
-        return self._loop.run(self._caller.call(_RPC + function, parameters, decode))
+        return self._loop.run((caller or self._caller).call(_RPC + function, parameters, decode))
+
+
+def project_from(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return the project's URL and its publishable key. Raises ConfigurationError."""
+    url = _variable(environment, "SUPABASE_URL")
+    return url, _variable(environment, "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY")
+
+
+def credentials_from(environment: Mapping[str, str], url: str, key: str) -> Credentials:
+    """Return the credentials that the environment names. Raises ConfigurationError."""
+    if api_key := environment.get("SIGNAL_API_KEY"):
+        return ApiKeyCredentials(url, key, api_key)
+    if token := environment.get("SIGNALS_ACCESS_TOKEN"):
+        return AccessToken(token)
+    email, password = environment.get("SIGNALS_EMAIL"), environment.get("SIGNALS_PASSWORD")
+    if email and password:
+        return PasswordCredentials(url, key, email, password)
+    raise _not_set("SIGNAL_API_KEY, SIGNALS_ACCESS_TOKEN, or SIGNALS_EMAIL with SIGNALS_PASSWORD,")
 
 
 def _variable(environment: Mapping[str, str], *names: str) -> str:

@@ -13,6 +13,7 @@ class Patterns(msgspec.Struct, frozen=True):
     uuid: str
     symbol: str
     timestamp: str
+    api_key: str
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -26,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True):
     oldest_seconds: int
     future_seconds: int
     trader_name_characters: int
+    return_magnitude: float
+    reason_characters: int
 
 
 class CatalogueError(msgspec.Struct, frozen=True):
@@ -40,6 +43,9 @@ class Contract(msgspec.Struct, frozen=True):
     required: tuple[str, ...]
     actions: frozenset[str]
     timeframes: frozenset[str]
+    statuses: tuple[str, ...]
+    close_reasons: tuple[str, ...]
+    scopes: tuple[str, ...]
     patterns: Patterns
     limits: Limits
     item_codes: dict[str, str]
@@ -52,3 +58,4 @@ CONTRACT: Final = msgspec.json.decode(
 UUID_TEXT: Final = re.compile(CONTRACT.patterns.uuid, re.ASCII)
 SYMBOL_TEXT: Final = re.compile(CONTRACT.patterns.symbol, re.ASCII)
 TIMESTAMP_TEXT: Final = re.compile(CONTRACT.patterns.timestamp, re.ASCII)
+API_KEY_TEXT: Final = re.compile(CONTRACT.patterns.api_key, re.ASCII)

@@ -109,19 +109,42 @@ $$;
 comment on function private.raise_error is
 'Raises an error of the catalogue: PostgREST answers with the status, details holds the code.';
 
+create function private.token_is_live()
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_key_id text := auth.jwt() ->> 'api_key_id';
+begin
+  return v_key_id is null or private.api_key_is_live(v_key_id::uuid);
+end
+$$;
+
+comment on function private.token_is_live is
+'False when the access token was made of an API key that has since been revoked or has expired.';
+
 create function private.has_scope(scope text)
 returns boolean
 language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  v_claims jsonb := auth.jwt();
 begin
-  return coalesce(has_scope.scope = any(string_to_array(auth.jwt() ->> 'scope', ' ')), true);
+  return coalesce(
+    has_scope.scope = any(string_to_array(v_claims ->> 'scope', ' ')),
+    v_claims ->> 'api_key_id' is null
+  ) and private.token_is_live();
 end
 $$;
 
 comment on function private.has_scope is
-'True when the access token carries the scope, or carries no scope claim at all (a signed-in user).';
+'True when the access token may do this: it carries the scope, or no scope claim at all (that of a
+signed-in user), and its API key, if it was made of one, is live. The one check of every policy and,
+through caller_id, of every function.';
 
 create function private.caller_id(scope text)
 returns uuid
@@ -137,18 +160,26 @@ begin
       401, 'unauthorized', 'Cannot tell which account is calling: the access token names no user.',
       'Send the access token of a signed-in user in the Authorization header.');
   end if;
-  if not private.has_scope(caller_id.scope) then
-    perform private.raise_error(
-      403, 'insufficient_scope', 'Cannot do this: the access token lacks the scope '
-        || caller_id.scope || '.',
-      'Use an access token whose scope claim contains ' || caller_id.scope || '.');
+  if private.has_scope(caller_id.scope) then
+    return v_account_id;
   end if;
-  return v_account_id;
+  if not private.token_is_live() then
+    perform private.raise_error(
+      401, 'unauthorized', 'Cannot do this: the API key of the access token was revoked or has expired.',
+      'Create another key with create_api_key.');
+  end if;
+  perform private.raise_error(
+    403, 'insufficient_scope', 'Cannot do this: the access token lacks the scope '
+      || caller_id.scope || '.',
+    'Use the access token of a signed-in user, or one whose scope claim contains '
+      || caller_id.scope || '.');
+  return null;
 end
 $$;
 
 comment on function private.caller_id is
-'The account of the access token; PT401 without one, PT403 without the scope.';
+'The account of the access token; PT401 without one or with one of a dead API key, PT403 without the
+scope. Every function that authenticated may execute calls it first; a test finds those that do not.';
 
 create function private.caller_account_no(scope text)
 returns integer
@@ -264,12 +295,14 @@ create policy members_read_tiers on private.tiers
 for select to authenticated using (tier is not null);
 
 create policy members_read_own_account on private.accounts
-for select to authenticated using (account_id = (select auth.uid()));
+for select to authenticated
+using (account_id = (select auth.uid()) and (select private.has_scope('signals:read')));
 
 grant select on private.tiers, private.accounts to authenticated, service_role;
 
 grant execute on function private.clock to authenticated, service_role;
 grant execute on function private.raise_error to authenticated, service_role;
+grant execute on function private.token_is_live to authenticated, service_role;
 grant execute on function private.has_scope to authenticated, service_role;
 grant execute on function private.caller_id to authenticated, service_role;
 grant execute on function private.caller_account_no to authenticated;

@@ -68,11 +68,10 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_account private.accounts;
+  v_account private.accounts := private.lock_account(private.caller_id('signals:write'));
   v_trader private.traders;
 begin
   perform private.require_trader_name(create_trader.name);
-  v_account := private.lock_account(private.caller_id('signals:write'));
   select trader.* into v_trader
   from private.traders as trader
   where trader.account_no = v_account.account_no
@@ -113,6 +112,9 @@ declare
   v_account private.accounts := private.lock_account(private.caller_id('signals:write'));
   v_trader private.traders;
 begin
+  if not change_trader.archive then
+    perform private.require_trader_name(change_trader.new_name);
+  end if;
   update private.traders as trader
   set
     name = coalesce(change_trader.new_name, trader.name),
@@ -157,14 +159,9 @@ create function public.rename_trader(
   name text
 )
 returns json
-language plpgsql
+language sql
 set search_path = ''
-as $$
-begin
-  perform private.require_trader_name(rename_trader.name);
-  return private.change_trader(rename_trader.trader_id, rename_trader.name, false);
-end
-$$;
+as 'select private.change_trader(trader_id, name, false)';
 
 comment on function public.rename_trader is 'Renames a trader of the caller''s account.';
 
@@ -201,7 +198,6 @@ using (account_no = (select private.caller_account_no('signals:read')));
 grant select on private.traders to authenticated, service_role;
 
 grant execute on function private.trader_json to authenticated;
-grant execute on function private.require_trader_name to authenticated;
 grant execute on function private.create_trader to authenticated;
 grant execute on function private.change_trader to authenticated;
 grant execute on function public.create_trader to authenticated;

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import json
+import os
+import signal
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -10,13 +17,18 @@ import respx
 
 from signal_persistence import (
     AccessToken,
+    ApiKeyCredentials,
     AuthenticationError,
+    ConfigurationError,
     ConnectError,
     ConnectionLostError,
     Credentials,
+    NewApiKey,
     PasswordCredentials,
+    SignalClient,
     UnavailableError,
 )
+from signal_persistence.credentials import identity_of
 
 URL = "http://service.test"
 TOKEN = f"{URL}/auth/v1/token"
@@ -171,3 +183,181 @@ async def test_an_answer_that_is_not_of_auth_may_pass(
     respx_mock.post(TOKEN).respond(status, html="<h1>Sign in to this network</h1>")
     with pytest.raises((ConnectionLostError, UnavailableError)):
         await credentials.access_token()
+
+
+API_KEY = "sgk_" + "7e57ab1e000040008000000000000001" + "_" + "0123456789abcdef" * 4
+EXCHANGE = f"{URL}/functions/v1/exchange-api-key"
+
+
+@pytest.fixture
+def machine(clock: Clock) -> ApiKeyCredentials:
+    return ApiKeyCredentials(URL, "key", API_KEY, clock=clock)
+
+
+@pytest.fixture
+def exchanges(respx_mock: respx.MockRouter) -> respx.Route:
+    """Exchange the key for a new token each time, good for a quarter of an hour."""
+    route = respx_mock.post(EXCHANGE)
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        token = f"token {route.call_count + 1}"
+        return httpx.Response(200, json={"access_token": token, "expires_in": 900})
+
+    route.mock(side_effect=answer)
+    return route
+
+
+async def test_a_key_is_exchanged_again_when_80_percent_of_a_tokens_life_is_over(
+    machine: ApiKeyCredentials, clock: Clock, exchanges: respx.Route
+) -> None:
+    assert await machine.access_token() == "token 1"
+    clock.now = 719.0
+    assert await machine.access_token() == "token 1"
+    clock.now = 720.0
+    assert await machine.access_token() == "token 2"
+    request = exchanges.calls.last.request
+    assert request.headers["apikey"] == "key"
+    assert request.content == b'{"api_key":"%s"}' % API_KEY.encode()
+
+
+async def test_threads_and_event_loops_share_one_exchange(
+    machine: ApiKeyCredentials, clock: Clock, exchanges: respx.Route
+) -> None:
+    def from_a_loop_of_its_own() -> str:
+        return asyncio.run(machine.access_token())
+
+    for number, at in ((1, 0.0), (2, 800.0)):
+        clock.now = at
+        tokens = await asyncio.gather(
+            *(asyncio.to_thread(from_a_loop_of_its_own) for _ in range(8)),
+            *(machine.access_token() for _ in range(8)),
+        )
+        assert set(tokens) == {f"token {number}"}
+    assert exchanges.call_count == 2
+
+
+async def test_a_renewal_that_fails_for_now_goes_unnoticed_while_the_token_lives(
+    machine: ApiKeyCredentials, clock: Clock, respx_mock: respx.MockRouter
+) -> None:
+    route = respx_mock.post(EXCHANGE)
+    route.side_effect = [
+        httpx.Response(200, json={"access_token": "first", "expires_in": 900}),
+        httpx.Response(503),
+        httpx.ConnectError("refused"),
+        httpx.Response(429),
+        httpx.Response(200, json={"access_token": "second", "expires_in": 900}),
+    ]
+    assert await machine.access_token() == "first"
+    clock.now = 730.0
+    tokens = await asyncio.gather(*(machine.access_token() for _ in range(4)))
+    assert tokens == ["first"] * 4
+    assert route.call_count == 2, "one of the four tried, the others did not repeat its failure"
+    clock.now = 736.0
+    assert await machine.access_token() == "first"
+    clock.now = 901.0
+    with pytest.raises(UnavailableError):
+        await machine.access_token()
+    assert await machine.access_token() == "second"
+
+
+async def test_a_refused_token_is_not_used_again_though_its_time_is_not_over(
+    machine: ApiKeyCredentials, clock: Clock, respx_mock: respx.MockRouter
+) -> None:
+    route = respx_mock.post(EXCHANGE)
+    route.side_effect = [
+        httpx.Response(200, json={"access_token": "first", "expires_in": 900}),
+        httpx.Response(503),
+    ]
+    await machine.access_token()
+    with pytest.raises(UnavailableError):
+        await machine.access_token(refresh=True)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_key_that_is_refused_is_an_authentication_error(
+    machine: ApiKeyCredentials, respx_mock: respx.MockRouter, status: int
+) -> None:
+    respx_mock.post(EXCHANGE).respond(status, json={"code": "invalid_api_key", "message": "No."})
+    with pytest.raises(AuthenticationError) as caught:
+        await machine.access_token()
+    assert (caught.value.code, caught.value.status) == ("invalid_api_key", 401)
+
+
+async def test_a_function_that_is_not_there_may_pass(
+    machine: ApiKeyCredentials, respx_mock: respx.MockRouter
+) -> None:
+    respx_mock.post(EXCHANGE).respond(404, json={"code": "NOT_FOUND"})
+    with pytest.raises(UnavailableError):
+        await machine.access_token()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "sgk_", API_KEY[:-1], API_KEY + "0", API_KEY + "\n", API_KEY.upper(), f" {API_KEY}"],
+)
+def test_text_that_is_no_key_is_refused_at_once_and_not_quoted(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ApiKeyCredentials(URL, "key", text)
+    assert API_KEY[-60:-1] not in str(caught.value)
+
+
+def test_an_identity_is_stable_and_tells_no_secret(machine: ApiKeyCredentials) -> None:
+    account_id = "7e57ab1e-0000-4000-8000-000000000001"
+    assert machine.identity == account_id
+    other_key = API_KEY[:-4] + "ffff"
+    assert ApiKeyCredentials(URL, "key", other_key).identity == account_id
+
+    password = PasswordCredentials(URL, "key", "A@Example.com", "secret")
+    assert password.identity == "user-08168cd80dfd534a"
+    assert PasswordCredentials(URL, "key", "a@example.com", "other").identity == password.identity
+
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": account_id}).encode()).decode()
+    assert AccessToken(f"e30.{claims}.c2ln").identity == account_id
+    assert AccessToken("sb_publishable_key").identity is None
+    assert identity_of(AccessToken(lambda: f"e30.{claims}.c2ln")) is None
+    assert identity_of(machine) == account_id
+
+
+class WithoutIdentity:
+    async def access_token(self, *, refresh: bool = False) -> str:
+        return "token"
+
+
+def test_credentials_may_have_no_identity() -> None:
+    credentials = WithoutIdentity()
+    assert isinstance(credentials, Credentials)
+    assert identity_of(credentials) is None
+
+
+def test_a_key_is_in_no_repr(machine: ApiKeyCredentials) -> None:
+    assert API_KEY[-64:] not in repr(machine)
+    key = NewApiKey(
+        uuid4(), "worker", ("signals:write",), "cdef", datetime.now(UTC), None, None, None, API_KEY
+    )
+    assert API_KEY[-64:] not in f"{key!r} {key}"
+
+
+def test_a_child_that_was_forked_during_a_renewal_can_renew(
+    machine: ApiKeyCredentials, exchanges: respx.Route
+) -> None:
+    with machine._lock:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                signal.alarm(10)
+                os._exit(0 if machine._renew(None, refused=False) == "token 1" else 2)
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_client_from_the_environment_prefers_the_api_key() -> None:
+    environment = {
+        "SUPABASE_URL": URL,
+        "SUPABASE_ANON_KEY": "key",
+        "SIGNALS_ACCESS_TOKEN": "token",
+        "SIGNAL_API_KEY": API_KEY,
+    }
+    with SignalClient.from_env(environment) as client:
+        assert isinstance(client._credentials, ApiKeyCredentials)
+    with SignalClient.from_env(environment | {"SIGNAL_API_KEY": ""}) as client:
+        assert isinstance(client._credentials, AccessToken)

@@ -219,3 +219,34 @@ async def test_a_trader_has_a_name_as_long_as_the_contract_allows(alice: Caller)
     query = "select public.create_trader($1)"
     assert await refusal(alice, query, "é" * most) is None
     assert await refusal(alice, query, "é" * (most + 1)) == ("PT400", "invalid_request")
+
+
+async def test_api_keys_have_the_scopes_names_number_and_pace_of_the_contract(
+    database: asyncpg.Connection, alice: Caller
+) -> None:
+    assert await database.fetchval("select private.api_key_scopes()") == CONTRACT["scopes"]
+    create = "select public.create_api_key($1, $2)"
+    longest = LIMITS["api_key_name_characters"]
+    assert await refusal(alice, create, "é" * (longest + 1), ["signals:read"]) == (
+        "PT400",
+        "invalid_request",
+    )
+    most = LIMITS["api_keys"]
+    keys = [await alice.ask(create, "é" * longest, CONTRACT["scopes"]) for _ in range(most)]
+    assert re.fullmatch(CONTRACT["patterns"]["api_key"], keys[0]["api_key"])
+    assert await refusal(alice, create, "one more", ["signals:read"]) == (
+        "PT403",
+        "api_key_limit_reached",
+    )
+
+
+async def test_an_api_key_is_exchanged_as_often_and_for_as_long_as_the_contract_says(
+    database: asyncpg.Connection,
+) -> None:
+    source = await database.fetchval(
+        "select prosrc from pg_proc where oid = 'private.exchange_api_key'::regproc"
+    )
+    assert f"'{LIMITS['api_key_token_seconds'] // 60} minutes'" in source
+    assert LIMITS["api_key_exchanges_per_minute"] == 60
+    assert "interval '1 second'" in source
+    assert "v_now + interval '1 minute'" in source

@@ -77,6 +77,8 @@ def test_a_worker_sees_hosted_variables_and_nothing_of_the_host(probe: dict[str,
     assert environment["OWN_SETTING"] == "given"
     assert "A_SECRET_OF_THE_HOST" not in environment
     assert json.loads(environment["SUPABASE_JWKS"])["keys"][0]["alg"] == "ES256"
+    signing_key = json.loads(environment["SIGNAL_JWT_SIGNING_KEY"])
+    assert signing_key["kid"] == json.loads(environment["SUPABASE_JWKS"])["keys"][0]["kid"]
     assert json.loads(environment["SUPABASE_SECRET_KEYS"]).keys() == {"default"}
 
 
@@ -86,5 +88,7 @@ def test_a_worker_is_refused_what_it_does_not_need(probe: dict[str, object], wha
 
 
 def test_every_function_folder_of_the_repository_is_run() -> None:
-    assert {"ingest-signals", "query-signals"} <= set(functions_runner.function_names())
+    assert {"exchange-api-key", "ingest-signals", "query-signals"} <= set(
+        functions_runner.function_names()
+    )
     assert not [name for name in functions_runner.function_names() if name.startswith("_")]

@@ -58,6 +58,15 @@ def test_a_token_signed_with_the_shared_secret_is_accepted() -> None:
     assert KEYS.verify(jwt.encode(claims(), JWT_SECRET, algorithm="HS256")) == claims()
 
 
+def test_a_function_can_sign_with_the_stacks_key_as_the_stack_does() -> None:
+    jwk = json.loads(KEYS.signing_jwk())
+    token = jwt.encode(claims(), jwt.PyJWK(jwk), headers={"kid": jwk["kid"]})
+    assert KEYS.verify(token) == claims()
+    [published] = KEYS.jwks()["keys"]
+    assert published["kid"] == jwk["kid"]
+    assert "d" not in published
+
+
 def test_the_legacy_keys_are_those_of_supabase_start() -> None:
     assert KEYS.anon_key.endswith(".CRXP1A7WOeoJeXxjNni43kdQwgnWNReilDMblYTn_I0")
     assert KEYS.service_role_key.endswith(".EGIM96RAZx35lJzdJsyH-qQwv8Hdp7fsn3W0YpN81IU")

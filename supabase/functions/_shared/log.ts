@@ -5,6 +5,8 @@ export interface RequestFacts {
   accepted?: number;
   duplicate?: number;
   rejected?: number;
+  /** The id of an API key, never the key. */
+  api_key_id?: string;
 }
 
 /** One line about one request. Never holds a token, a signal or a key. */

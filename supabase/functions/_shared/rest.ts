@@ -12,10 +12,42 @@ const TIMEOUT_MS = 10_000;
  * Throws an `ApiError` with a code of the catalogue. After `unavailable` and `internal` it is not
  * known whether the call took place.
  */
-export async function callRpc(
+export function callRpc(
   name: string,
   body: string | Uint8Array<ArrayBuffer>,
   accessToken: string,
+  exchange: Exchange,
+): Promise<string> {
+  const { projectKey } = exchange.dependencies;
+  return post(name, body, { apikey: projectKey, authorization: `Bearer ${accessToken}` }, exchange);
+}
+
+/**
+ * Call a function of schema `public` as the service itself, with the project's secret key.
+ *
+ * A secret key that is refused is no fault of the caller, so `unauthorized` becomes `internal`.
+ */
+export async function callRpcAsService(
+  name: string,
+  body: string,
+  secretKey: string,
+  exchange: Exchange,
+): Promise<string> {
+  // Only the legacy service_role key is a token; `sb_secret_…` alone says all.
+  const credentials: Record<string, string> = { apikey: secretKey };
+  if (!secretKey.startsWith("sb_")) credentials.authorization = `Bearer ${secretKey}`;
+  try {
+    return await post(name, body, credentials, exchange);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== "unauthorized") throw error;
+    throw new ApiError("internal", undefined, { sqlstate: error.sqlstate });
+  }
+}
+
+async function post(
+  name: string,
+  body: string | Uint8Array<ArrayBuffer>,
+  credentials: Record<string, string>,
   { dependencies, correlationId }: Exchange,
 ): Promise<string> {
   let status: number, retryAfter: string | null, text: string;
@@ -24,8 +56,7 @@ export async function callRpc(
       method: "POST",
       body,
       headers: {
-        apikey: dependencies.projectKey,
-        authorization: `Bearer ${accessToken}`,
+        ...credentials,
         "content-type": "application/json",
         "x-correlation-id": correlationId,
       },

@@ -63,7 +63,7 @@ select is(
   'a token without a user sees nothing');
 select is(
   tests.ask(:'alice', 'select count(*) from private.accounts where true', 'signals:write'),
-  '1', 'the account itself is seen with any scope');
+  '0', 'a token that may not read does not even see its account');
 
 select * from finish();
 rollback;

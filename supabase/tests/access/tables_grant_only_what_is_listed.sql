@@ -20,7 +20,7 @@ from unnest(array[
   'public.signal_events', 'private.signal_events', 'private.advances', 'private.transitions',
   'private.expiries', 'private.expiry_progress',
   'private.rollups', 'private.rollup_heads',
-  'public.signals', 'private.accounts', 'private.batches', 'private.item_codes',
+  'public.signals', 'private.accounts', 'private.api_keys', 'private.batches', 'private.item_codes',
   'private.signals', 'private.tiers', 'private.traders'
 ]) as relation
 cross join unnest(array['anon', 'authenticated', 'service_role']) as role;

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(23);
+select plan(27);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice', 'loud', true) as loud, tests.trader(:'alice', 'quiet') as quiet,
@@ -12,7 +12,8 @@ create function tests.hears(
   topic text,
   scope text default null,
   as_role text default 'authenticated',
-  extension text default 'broadcast'
+  extension text default 'broadcast',
+  api_key_id uuid default null
 )
 returns boolean
 language plpgsql
@@ -28,7 +29,7 @@ begin
     format(
       'select to_jsonb(exists (select from realtime.messages where topic = %L and extension = %L))',
       hears.topic, hears.extension),
-    hears.scope, hears.as_role);
+    hears.scope, hears.as_role, hears.api_key_id);
   return v_heard;
 end
 $$;
@@ -62,6 +63,18 @@ select ok(
 select ok(
   not tests.hears(:'alice', :'loud_topic', 'signals:write'), 'nor for her trader');
 select ok(not tests.hears(null, :'a_topic', null, 'anon'), 'anon hears nothing');
+
+-- A key's token hears what its scope says, and nothing once the key is dead.
+select tests.ask(:'alice', 'select public.create_api_key(''ear'', ''{signals:read}'')') ->> 'key_id'
+  as key_id \gset
+select ok(tests.hears(:'alice', topic, 'signals:read', api_key_id => :'key_id'), 'a key hears')
+from unnest(array[:'a_topic', :'loud_topic']) as topic;
+select tests.ask(:'alice', format('select public.revoke_api_key(%L)', :'key_id')) ->> 'name'
+  as revoked \gset
+select ok(
+  not tests.hears(:'alice', topic, 'signals:read', api_key_id => :'key_id'),
+  'a revoked key does not')
+from unnest(array[:'a_topic', :'loud_topic']) as topic;
 
 select is(
   tests.refusal(role_owner, format(
