@@ -1,6 +1,18 @@
 -- Segments: signals of one account packed into arrays, a row for a thousand or more of them.
 -- A signal is in the table signals or in one segment; the view and functions here read both.
--- Must never break: whoever reads through them sees each signal exactly once, wherever it is.
+-- Must never break: whoever reads through them sees each signal exactly once, wherever it is. A segment
+-- lies in one month and in one block of seq: reads end their search there.
+
+create function private.seq_block()
+returns bigint
+language sql
+immutable
+set search_path = ''
+as 'select 262143';
+
+comment on function private.seq_block is
+'The bits of seq in which the signals of a segment may differ: seq | seq_block() is the last seq of the
+block that seq is in. So a read by seq knows where in the index to end.';
 
 create table private.segments (
   account_no integer not null,
@@ -44,7 +56,10 @@ create table private.segments (
     and date_trunc('month', first_generated_at at time zone 'utc')
     = date_trunc('month', last_generated_at at time zone 'utc')
   ),
-  constraint seq_range_is_not_empty check (first_seq <= last_seq)
+  constraint seq_range_is_not_empty check (first_seq <= last_seq),
+  constraint seqs_are_in_one_block check (
+    first_seq | private.seq_block() = last_seq | private.seq_block()
+  )
 ) partition by list (tier);
 
 -- Not a range type with GiST: its operators are not leakproof, so that row-level security would
@@ -169,6 +184,7 @@ begin
     cross join lateral private.unpacked_signals(segment, found.first, found.last) as signal
     where segment.account_no = signals_by_seq.account_no
       and segment.last_seq >= signals_by_seq.first_seq
+      and segment.last_seq <= signals_by_seq.last_seq | private.seq_block()
       and segment.first_seq <= signals_by_seq.last_seq
       and signal.seq between signals_by_seq.first_seq and signals_by_seq.last_seq;
 end
@@ -245,20 +261,39 @@ as $$
 #variable_conflict use_column
 begin
   return query
+    -- Once, not for each signal: an account may have thousands of traders.
+    with named as materialized (
+      select trader.trader_no, trader.trader_id
+      from private.traders as trader
+      where trader.trader_no = any(array(
+        select distinct signal.trader_no from unnest(shown_signals.signals) as signal))
+    )
     select
-      private.signal_id(
-        account.account_id, trader.trader_id, signal.symbol, word.timeframe, signal.generated_at),
+      -- As private.signal_id makes it, which would take longer than all the rest when called.
+      encode(
+        set_byte(
+          set_byte(hash.bytes, 6, get_byte(hash.bytes, 6) & 15 | 128),
+          8, get_byte(hash.bytes, 8) & 63 | 128),
+        'hex')::uuid,
       signal.seq, trader.trader_id, signal.symbol, word.timeframe, signal.generated_at, word.action,
       signal.confidence, signal.price, signal.stop_loss, signal.take_profit, signal.valid_until,
       signal.metadata, account.account_id
     from unnest(shown_signals.signals) as signal
     inner join private.accounts as account on account.account_no = signal.account_no
-    left join private.traders as trader on trader.trader_no = signal.trader_no
+    left join named as trader on trader.trader_no = signal.trader_no
     cross join lateral (
       select
         (private.actions())[signal.action] as action,
         (private.timeframes())[signal.timeframe] as timeframe
-    ) as word;
+      offset 0
+    ) as word
+    cross join lateral (
+      select substr(sha256(convert_to(
+        account.account_id || e'\n' || trader.trader_id || e'\n' || signal.symbol || e'\n'
+        || word.timeframe || e'\n'
+        || (extract(epoch from signal.generated_at) * 1000000)::bigint, 'UTF8')), 1, 16) as bytes
+      offset 0
+    ) as hash;
 end
 $$;
 
@@ -319,6 +354,7 @@ using (account_no = (select private.caller_account_no('signals:read')));
 grant select on private.segments, private.stored_signals
 to authenticated, service_role;
 grant select on public.signals to authenticated, service_role;
+grant execute on function private.seq_block to authenticated, service_role;
 grant execute on function private.unpacked_signals to authenticated, service_role;
 grant execute on function private.signals_by_seq to authenticated, service_role;
 grant execute on function private.signals_by_time to authenticated, service_role;

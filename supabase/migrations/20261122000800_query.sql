@@ -1,6 +1,8 @@
 -- query_signals: pages of the caller's signals, newest first or by seq, wherever they are stored.
 -- Row-level security decides whose signals; a page is found by index in the heap and in the segments.
--- Must never break: pages joined are the list, with nothing twice and nothing left out.
+-- Must never break: pages joined are the list, with nothing twice and nothing left out. What is skipped
+-- goes by what packing keeps: nothing packed is later than packed_until, the columns of a segment tell of
+-- all its signals, and its positions are in the order of time.
 
 create type private.signal_query as (
   newest boolean,
@@ -309,6 +311,7 @@ begin
     select segment.*
     from private.segments as segment
     where segment.last_seq > query.after_seq
+      and segment.last_seq <= query.until_seq | private.seq_block()
       and segment.first_seq <= query.until_seq
       -- Written so that the planner does not take the index by time for these.
       and (segment.last_generated_at >= query.from_time) is not false
@@ -318,14 +321,171 @@ begin
       and (segment.timeframes && query.timeframes) is not false
       and (segment.actions && query.actions) is not false
       and (segment.confidence_max >= query.min_confidence) is not false
-    order by segment.first_seq;
+    -- The order of the index by seq: of a partition that is still empty, no other could be taken.
+    order by segment.last_seq;
   return v_segments;
 end
 $$;
 
 comment on function private.open_segments is
 'A cursor over the segments that may hold signals of the query, in its order: by the newest signal of
-each, or by the lowest seq. The arrays of values stay on disk until one is asked for.';
+each, or by the highest seq. The arrays of values stay on disk until one is asked for.';
+
+create function private.without_idle_filters(
+  query private.signal_query,
+  segment private.segments
+)
+returns private.signal_query
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if segment.trader_nos <@ query.trader_nos then
+    query.trader_nos := null;
+  end if;
+  if segment.symbols <@ query.symbols then
+    query.symbols := null;
+  end if;
+  if segment.timeframes <@ query.timeframes then
+    query.timeframes := null;
+  end if;
+  if segment.actions <@ query.actions then
+    query.actions := null;
+  end if;
+  if segment.confidence_min >= query.min_confidence then
+    query.min_confidence := null;
+  end if;
+  return without_idle_filters.query;
+end
+$$;
+
+comment on function private.without_idle_filters is
+'The query without the filters that every signal of the segment passes.';
+
+create function private.span_of(
+  query private.signal_query,
+  segment private.segments,
+  out first integer,
+  out last integer,
+  out is_exact boolean
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_times timestamptz[];
+  v_before integer;
+begin
+  first := 1;
+  last := segment.signals;
+  if segment.first_generated_at < query.from_time
+    or segment.last_generated_at >= least(query.to_time, query.before_time) then
+    -- The times are in order, so width_bucket finds by bisection how many come before another.
+    v_times := segment.generated_at_values;
+    first := 1 + width_bucket(query.from_time - interval '1 microsecond', v_times);
+    v_before := width_bucket(
+      least(query.to_time, query.before_time) - interval '1 microsecond', v_times);
+    last := v_before + case when query.before_time < query.to_time then (
+      select count(*)
+      from unnest(segment.seq_offsets[v_before + 1:width_bucket(query.before_time, v_times)])
+        with ordinality as tie (value, n)
+      where segment.first_seq - 1 + v_before + tie.n + tie.value < query.before_seq)
+    else 0 end;
+  end if;
+  is_exact := query.newest and segment.first_seq > query.after_seq
+    and segment.last_seq <= query.until_seq;
+  if not is_exact and 0 = all(segment.seq_offsets) then
+    -- By time and by seq the order is the same, and seq has no gap.
+    first := greatest(first, query.after_seq - segment.first_seq + 2);
+    last := least(last, query.until_seq - segment.first_seq + 1);
+    is_exact := true;
+  end if;
+end
+$$;
+
+comment on function private.span_of is
+'From which to which position of a segment signals of the query can be: all that are within its limits
+of time are. is_exact tells that these are within its limits of seq, too, and in its order or, for the
+newest, in the reverse of it.';
+
+create function private.equal_positions(
+  query private.signal_query,
+  segment private.segments
+)
+returns integer[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_symbol_positions integer[] := private.positions_of(query.symbols, segment.symbols);
+begin
+  return case
+    when cardinality(v_symbol_positions) = 1
+      then array_positions(segment.symbol_positions, v_symbol_positions[1]::smallint)
+    when cardinality(query.trader_nos) = 1
+      then array_positions(segment.trader_no_values, query.trader_nos[1])
+    when cardinality(query.timeframes) = 1
+      then array_positions(segment.timeframe_values, query.timeframes[1])
+    when cardinality(query.actions) = 1
+      then array_positions(segment.action_values, query.actions[1])
+  end;
+end
+$$;
+
+comment on function private.equal_positions is
+'Where in a segment the signals are that pass one of the query''s filters, the first that asks for one
+value; null when none does. To compare an array with one value takes a hundredth of testing each.';
+
+create function private.tested_positions(
+  query private.signal_query,
+  segment private.segments,
+  positions integer[]
+)
+returns integer[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_symbol_positions integer[] := private.positions_of(query.symbols, segment.symbols);
+  v_is_by_time boolean := query.newest and segment.first_seq > query.after_seq
+    and segment.last_seq <= query.until_seq;
+begin
+  return array(
+    select n
+    from (
+      -- Only the values that the query asks about are unpacked, and each array once.
+      select
+        case when not v_is_by_time then segment.seq_offsets[:] end as seq_offset,
+        case when query.trader_nos is not null then segment.trader_no_values[:] end as trader_no,
+        case when query.symbols is not null then segment.symbol_positions[:] end
+          as symbol_position,
+        case when query.timeframes is not null then segment.timeframe_values[:] end as timeframe,
+        case when query.actions is not null then segment.action_values[:] end as action,
+        case when query.min_confidence is not null then segment.confidence_values[:] end
+          as confidence
+      offset 0
+    ) as part
+    cross join unnest(positions) as n
+    cross join lateral (select segment.first_seq - 1 + n + part.seq_offset[n] as seq) as value
+    where (part.symbol_position[n] = any(v_symbol_positions)) is not false
+      and (part.trader_no[n] = any(query.trader_nos)) is not false
+      and (part.timeframe[n] = any(query.timeframes)) is not false
+      and (part.action[n] = any(query.actions)) is not false
+      and (part.confidence[n] >= query.min_confidence) is not false
+      and (value.seq > query.after_seq) is not false
+      and (value.seq <= query.until_seq) is not false
+    order by case when query.newest then n else value.seq end
+    limit case when not query.newest then query.row_limit end);
+end
+$$;
+
+comment on function private.tested_positions is
+'Those of the positions in a segment whose signals pass all filters and the limits of seq, in the order
+of time or, for a query by seq, of seq.';
 
 create function private.matching_positions(
   query private.signal_query,
@@ -337,52 +497,39 @@ stable
 set search_path = ''
 as $$
 declare
-  v_is_inside boolean := segment.first_generated_at >= query.from_time
-    and segment.last_generated_at < least(query.to_time, query.before_time)
-    and segment.first_seq > query.after_seq
-    and segment.last_seq <= query.until_seq;
-  v_symbol_positions integer[] := private.positions_of(query.symbols, segment.symbols);
+  v_query private.signal_query := private.without_idle_filters(query, segment);
+  v_filters integer := num_nonnulls(v_query.trader_nos, v_query.symbols, v_query.timeframes,
+    v_query.actions, v_query.min_confidence);
+  v_span record := private.span_of(query, segment);
   v_positions integer[];
 begin
-  -- Only the values that the query asks about are unpacked.
-  v_positions := array(
-    select value.position
-    from (
-      select
-        generate_series(1, segment.signals) as position,
-        unnest(case when not v_is_inside then segment.generated_at_values end) as generated_at,
-        unnest(case when not (v_is_inside and query.newest) then segment.seq_offsets end)
-          + segment.first_seq - 1 + generate_series(1, segment.signals) as seq,
-        unnest(case when query.trader_nos is not null then segment.trader_no_values end)
-          as trader_no,
-        unnest(case when v_symbol_positions is not null then segment.symbol_positions end)
-          as symbol_position,
-        unnest(case when query.timeframes is not null then segment.timeframe_values end)
-          as timeframe,
-        unnest(case when query.actions is not null then segment.action_values end) as action,
-        unnest(case when query.min_confidence is not null then segment.confidence_values end)
-          as confidence
-    ) as value
-    where (value.symbol_position = any(v_symbol_positions)) is not false
-      and (value.trader_no = any(query.trader_nos)) is not false
-      and (value.timeframe = any(query.timeframes)) is not false
-      and (value.action = any(query.actions)) is not false
-      and (value.confidence >= query.min_confidence) is not false
-      and (v_is_inside or (
-        value.generated_at >= query.from_time
-        and value.generated_at < query.to_time
-        and (value.generated_at, value.seq) < (query.before_time, query.before_seq)
-        and value.seq > query.after_seq
-        and value.seq <= query.until_seq))
-    order by case when query.newest then value.position else value.seq end
-    limit case when not query.newest then query.row_limit end);
-  -- The values are in the order of generated_at and seq: the last are the newest.
-  return v_positions[greatest(cardinality(v_positions) - query.row_limit, 0) + 1:];
+  if v_span.is_exact and v_filters = 0 then
+    return array(select generate_series(
+      greatest(v_span.first, case when query.newest then v_span.last - query.row_limit + 1 end),
+      least(v_span.last, case when not query.newest then v_span.first + query.row_limit - 1 end)));
+  end if;
+  v_positions := private.equal_positions(v_query, segment);
+  if v_positions is null then
+    v_positions := private.tested_positions(
+      v_query, segment, array(select generate_series(v_span.first, v_span.last)));
+  else
+    v_positions := v_positions[
+      1 + width_bucket(v_span.first - 1, v_positions):width_bucket(v_span.last, v_positions)];
+    if not v_span.is_exact or v_filters > 1 then
+      v_positions := private.tested_positions(v_query, segment, v_positions);
+    end if;
+  end if;
+  -- In the order of time the last are the newest.
+  return case
+    when query.newest
+      then v_positions[greatest(cardinality(v_positions) - query.row_limit, 0) + 1:]
+    else v_positions[:query.row_limit]
+  end;
 end
 $$;
 
 comment on function private.matching_positions is
-'Where in a segment the first signals of the query are, in its order.';
+'Where in a segment the first signals of the query are.';
 
 create function private.signals_at_positions(
   segment private.segments,
@@ -396,13 +543,18 @@ as $$
 declare
   v_first integer := (select min(position) from unnest(positions) as position);
   v_last integer := (select max(position) from unnest(positions) as position);
+  -- An array with nulls has to be searched for each element, unless it is in a variable.
+  v_stop_losses double precision[] := segment.stop_loss_values[v_first:v_last];
+  v_take_profits double precision[] := segment.take_profit_values[v_first:v_last];
+  v_valid_for interval[] := segment.valid_for_values[v_first:v_last];
+  v_metadata jsonb[] := segment.metadata_values[v_first:v_last];
 begin
   return array(
     select (
       part.generated_at[n], segment.first_seq + v_first - 2 + n + part.seq_offset[n],
-      part.confidence[n], part.price[n], part.stop_loss[n], part.take_profit[n],
-      part.generated_at[n] + part.valid_for[n], segment.account_no, part.trader_no[n],
-      part.timeframe[n], part.action[n], part.symbols[part.symbol_position[n]], part.metadata[n]
+      part.confidence[n], part.price[n], v_stop_losses[n], v_take_profits[n],
+      part.generated_at[n] + v_valid_for[n], segment.account_no, part.trader_no[n],
+      part.timeframe[n], part.action[n], part.symbols[part.symbol_position[n]], v_metadata[n]
     )::private.signals
     from (
       -- A part of an array is unpacked once; an element of an array on disk would unpack it anew.
@@ -411,14 +563,10 @@ begin
         segment.seq_offsets[v_first:v_last] as seq_offset,
         segment.confidence_values[v_first:v_last] as confidence,
         segment.price_values[v_first:v_last] as price,
-        segment.stop_loss_values[v_first:v_last] as stop_loss,
-        segment.take_profit_values[v_first:v_last] as take_profit,
-        segment.valid_for_values[v_first:v_last] as valid_for,
         segment.trader_no_values[v_first:v_last] as trader_no,
         segment.timeframe_values[v_first:v_last] as timeframe,
         segment.action_values[v_first:v_last] as action,
         segment.symbol_positions[v_first:v_last] as symbol_position,
-        segment.metadata_values[v_first:v_last] as metadata,
         segment.symbols[:] as symbols
       offset 0
     ) as part
@@ -430,6 +578,29 @@ $$;
 
 comment on function private.signals_at_positions is 'The signals at these positions of a segment.';
 
+create function private.first_signals(
+  query private.signal_query,
+  signals private.signals[]
+)
+returns private.signals[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return array(
+    select signal
+    from unnest(first_signals.signals) as signal
+    order by
+      case when query.newest then signal.generated_at end desc,
+      case when query.newest then -signal.seq else signal.seq end
+    limit query.row_limit);
+end
+$$;
+
+comment on function private.first_signals is
+'As many of the signals as the query wants, in its order.';
+
 create function private.with_packed_signals(
   query private.signal_query,
   signals private.signals[]
@@ -440,32 +611,34 @@ stable
 set search_path = ''
 as $$
 declare
+  v_query private.signal_query := query;
   v_signals private.signals[] := with_packed_signals.signals;
-  v_last private.signals;
+  v_last private.signals := v_signals[query.row_limit];
   v_segments refcursor := private.open_segments(query);
   v_segment private.segments;
   v_positions integer[];
 begin
   loop
     fetch v_segments into v_segment;
-    v_last := v_signals[query.row_limit];
     -- Segments may overlap. What decides is that no later one can hold a signal of the page.
-    exit when not found or case
-      when query.newest then v_segment.last_generated_at < v_last.generated_at
-      else v_segment.first_seq > v_last.seq
-    end;
-    v_positions := private.matching_positions(query, v_segment);
+    exit when not found
+      or query.newest and v_segment.last_generated_at < v_last.generated_at;
+    continue when not query.newest and v_segment.first_seq > v_last.seq;
+    v_positions := private.matching_positions(v_query, v_segment);
     continue when v_positions = '{}';
-    v_signals := array(
-      select signal
-      from unnest(v_signals || private.signals_at_positions(v_segment, v_positions)) as signal
-      order by
-        case when query.newest then signal.generated_at end desc,
-        case when query.newest then -signal.seq else signal.seq end
-      limit query.row_limit);
+    v_signals := v_signals || private.signals_at_positions(v_segment, v_positions);
+    continue when cardinality(v_signals) < query.row_limit;
+    v_signals := private.first_signals(query, v_signals);
+    v_last := v_signals[query.row_limit];
+    -- The page is full: of further segments only what comes before its end is wanted.
+    if query.newest then
+      v_query.from_time := greatest(query.from_time, v_last.generated_at);
+    else
+      v_query.until_seq := v_last.seq;
+    end if;
   end loop;
   close v_segments;
-  return v_signals;
+  return case when v_last is null then private.first_signals(query, v_signals) else v_signals end;
 end
 $$;
 
@@ -483,13 +656,28 @@ stable
 set search_path = ''
 as $$
 declare
+  v_query private.signal_query := query;
   v_signals private.signals[] := private.heap_signals(query);
+  v_end timestamptz := least(query.to_time, query.before_time, newest_signals.packed_until);
+  v_reach interval;
 begin
-  if cardinality(v_signals) = query.row_limit
+  -- Nothing is packed, also when there is no account yet, or what is comes after the page.
+  if (newest_signals.packed_until > '-infinity') is not true
+    or cardinality(v_signals) = query.row_limit
     and v_signals[query.row_limit].generated_at > newest_signals.packed_until then
     return v_signals;
   end if;
-  return private.with_packed_signals(query, v_signals);
+  -- Month by month, so that the many partitions of years ago are opened only by who reads so far. A
+  -- segment lies in one month.
+  foreach v_reach in array array[interval '1 month', '1 year', 'infinity'] loop
+    v_query.from_time := greatest(
+      query.from_time, date_trunc('month', v_end - v_reach, 'utc'));
+    v_signals := private.with_packed_signals(v_query, v_signals);
+    exit when v_query.from_time = query.from_time
+      or v_signals[query.row_limit].generated_at >= v_query.from_time;
+    v_query.to_time := v_query.from_time;
+  end loop;
+  return v_signals;
 end
 $$;
 
@@ -543,6 +731,8 @@ set timezone = 'UTC'
 as $$
 declare
   v_now timestamptz := private.clock();
+  v_generated text := private.status_at(null, null, v_now);
+  v_expired text := private.status_at(null, v_now, v_now);
 begin
   return array_to_json(array(
     select row_to_json(page)
@@ -551,7 +741,9 @@ begin
         shown.signal_id, shown.seq, shown.trader_id, shown.symbol, shown.timeframe,
         shown.generated_at, shown.action, shown.confidence, shown.price, shown.stop_loss,
         shown.take_profit, shown.valid_until, shown.metadata,
-        coalesce(state.status, private.status_at(null, shown.valid_until, v_now)) as status,
+        coalesce(
+          state.status, case when shown.valid_until <= v_now then v_expired else v_generated end
+        ) as status,
         case
           when num_nonnulls(state.entry_price, state.exit_price, state.reason) > 0
             then json_strip_nulls(json_build_object(
@@ -648,8 +840,13 @@ grant execute on function private.positions_of to authenticated;
 grant execute on function private.read_query to authenticated;
 grant execute on function private.heap_signals to authenticated;
 grant execute on function private.open_segments to authenticated;
+grant execute on function private.without_idle_filters to authenticated;
+grant execute on function private.span_of to authenticated;
+grant execute on function private.equal_positions to authenticated;
+grant execute on function private.tested_positions to authenticated;
 grant execute on function private.matching_positions to authenticated;
 grant execute on function private.signals_at_positions to authenticated;
+grant execute on function private.first_signals to authenticated;
 grant execute on function private.with_packed_signals to authenticated;
 grant execute on function private.newest_signals to authenticated;
 grant execute on function private.signals_in_order to authenticated;

@@ -119,7 +119,7 @@ as $$
       case when count(signal.metadata) > 0 then
         array_agg(signal.metadata order by signal.generated_at, signal.seq) end as metadata
     from unnest(segment_parts.signals) as signal
-    group by signal.account_no
+    group by signal.account_no, signal.seq | private.seq_block()
   ) as account
   cross join lateral generate_series(
     date_trunc('month', account.times[1], 'utc'), account.times[cardinality(account.times)],
@@ -149,8 +149,8 @@ as $$
 $$;
 
 comment on function private.segment_parts is
-'The signals in the order of time, cut by account and month and then into parts of about this size:
-one row a segment, its columns in arrays.';
+'The signals in the order of time, cut by account, block of seq and month and then into parts of about
+this size: one row a segment, its columns in arrays.';
 
 create function private.store_segments(
   signals private.signals[],

@@ -45,6 +45,11 @@ moved as (
 )
 select private.store_segments(array(select signal from moved))
 """
+# A page of minutes that starts in the middle of those of a minute.
+DEEP_MINUTES = """
+select public.query_rollups(cursor => private.encode_rollup_cursor('1m', json_build_object(
+  'bucket', $1::timestamptz, 'trader_id', $2::text, 'symbol', 'S25', 'timeframe', '1m')))
+"""
 EXPLAIN_EVERYTHING = """
 load 'auto_explain';
 set auto_explain.log_min_duration = 0;
@@ -62,6 +67,7 @@ class Scan:
     node: str
     table: str
     index: str | None
+    condition: str
     rows: float
 
 
@@ -91,10 +97,15 @@ class Explained:
         return [scan for scan in scans if scan.table.startswith(tables)]
 
     def looked_into(self) -> int:
-        """Return how many segments the last query looked into for signals."""
-        return sum("as symbol_position" in plan["Query Text"] for plan in self.plans) - sum(
-            "offset 0" in plan["Query Text"] for plan in self.plans
-        )
+        """Return of how many segments the last query read signals."""
+        return self._ran("as symbol_position", "part.price")
+
+    def tested(self) -> int:
+        """Return of how many segments the last query tested the signals one by one."""
+        return self._ran("as symbol_position", "limit case")
+
+    def _ran(self, *words: str) -> int:
+        return sum(all(word in plan["Query Text"] for word in words) for plan in self.plans)
 
     def heard(self, _: object, message: Any) -> None:
         _, found, plan = str(message).partition("plan:\n")
@@ -105,12 +116,13 @@ class Explained:
 def _scans(node: dict[str, Any]) -> Iterator[Scan]:
     children = node.get("Plans", [])
     if "Relation Name" in node and node["Actual Loops"] and "Scan" in node["Node Type"]:
-        indexes = [child["Index Name"] for child in (node, *children) if "Index Name" in child]
+        indexes = [child for child in (node, *children) if "Index Name" in child]
         rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
         yield Scan(
             node["Node Type"],
             node["Relation Name"],
-            indexes[0] if indexes else None,
+            indexes[0]["Index Name"] if indexes else None,
+            indexes[0].get("Index Cond", "") if indexes else "",
             rows * node["Actual Loops"],
         )
     for child in children:
@@ -158,6 +170,11 @@ async def filled(
     finally:
         await transaction.rollback()
         await connection.close()
+
+
+def rows_of(scans: list[Scan]) -> float:
+    """Return how many rows all of them read."""
+    return sum(scan.rows for scan in scans)
 
 
 def assert_by_index(scans: list[Scan], index: str) -> None:

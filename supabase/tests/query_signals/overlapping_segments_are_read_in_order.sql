@@ -42,6 +42,8 @@ as $$
 declare
   v_signals private.signals[];
 begin
+  update private.accounts as account set packed_until = now()
+  where account.account_id = pack.account_id;
   with taken as (
     delete from private.signals as signal
     where signal.account_no = tests.account_no(pack.account_id)
