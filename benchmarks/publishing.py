@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -75,13 +76,17 @@ def publish(plan: PublishPlan, wait_for_the_others: Callable[[], None]) -> Publi
     credentials = {
         UUID(target.account_id): AccessToken(target.access_token) for target in plan.targets
     }
-    with Producer(
-        plan.url,
-        plan.key,
-        credentials,
-        on_delivery=result.note,
-        batch_max_messages=plan.batch_max_messages,
-    ) as producer:
+    with (
+        tempfile.TemporaryDirectory(prefix="signal-bench-") as spool_dir,
+        Producer(
+            plan.url,
+            plan.key,
+            credentials,
+            spool_dir=spool_dir,
+            on_delivery=result.note,
+            batch_max_messages=plan.batch_max_messages,
+        ) as producer,
+    ):
         wait_for_the_others()
         started = time.perf_counter()
         _publish_evenly(plan, producer, result, started)

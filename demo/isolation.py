@@ -138,7 +138,9 @@ async def _can_write(endpoint: Endpoint, credentials: PasswordCredentials, trade
         confidence=1.0,
         price=1640.25,
     )
-    producer = AsyncProducer(endpoint.url, endpoint.publishable_key, credentials, linger_ms=0)
+    producer = AsyncProducer(
+        endpoint.url, endpoint.publishable_key, credentials, linger_ms=0, spool_dir=None
+    )
     async with producer:
         delivery = await producer.publish(signal)
         try:

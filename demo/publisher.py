@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -58,13 +59,18 @@ def _publish(job: PublisherJob, messages: Queue[Message], start: Event) -> Publi
         job.endpoint.url, job.endpoint.publishable_key, job.account.email, job.account.password
     )
     maker = SignalMaker(job.account.trader_ids, lambda: datetime.now(UTC))
-    with Producer(
-        job.endpoint.url,
-        job.endpoint.publishable_key,
-        credentials,
-        on_delivery=reported,
-        max_block_ms=_FLUSH_SECONDS * 1000,
-    ) as producer:
+    # A demo leaves nothing behind: its accounts are new each time, and all is delivered in the end.
+    with (
+        tempfile.TemporaryDirectory(prefix="signal-demo-") as spool_dir,
+        Producer(
+            job.endpoint.url,
+            job.endpoint.publishable_key,
+            credentials,
+            spool_dir=spool_dir,
+            on_delivery=reported,
+            max_block_ms=_FLUSH_SECONDS * 1000,
+        ) as producer,
+    ):
         messages.put(Ready(job.plan.name))
         start.wait()
         tell_at = 0.0

@@ -7,8 +7,20 @@ from signal_persistence.advance import (
     SignalEvent,
 )
 from signal_persistence.async_subscriber import AsyncSubscriber
-from signal_persistence.client import Account, Allowance, SignalClient, Trader
-from signal_persistence.credentials import AccessToken, Credentials, PasswordCredentials
+from signal_persistence.client import (
+    Account,
+    Allowance,
+    ApiKey,
+    NewApiKey,
+    SignalClient,
+    Trader,
+)
+from signal_persistence.credentials import (
+    AccessToken,
+    ApiKeyCredentials,
+    Credentials,
+    PasswordCredentials,
+)
 from signal_persistence.delivery import Delivery, DeliveryReport
 from signal_persistence.errors import (
     AbandonedError,
@@ -16,15 +28,18 @@ from signal_persistence.errors import (
     AuthenticationError,
     BatchTooLargeError,
     BufferFullError,
+    ChangeError,
     ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
     DeliveryError,
     DeliveryTimeoutError,
-    ForkedProducerError,
+    InvalidChangeError,
     InvalidQueryError,
     InvalidSignalError,
+    InvalidTransitionError,
+    ManagerFullError,
     PermissionDeniedError,
     RejectedError,
     RequestTimeoutError,
@@ -33,6 +48,8 @@ from signal_persistence.errors import (
     TransportError,
     UnavailableError,
     UndeliveredError,
+    UnknownSignalError,
+    UnwrittenError,
 )
 from signal_persistence.ledger import ProducerStats
 from signal_persistence.producer import AsyncProducer, Producer
@@ -49,6 +66,8 @@ __all__ = [
     "AdvanceVerdict",
     "Allowance",
     "ApiError",
+    "ApiKey",
+    "ApiKeyCredentials",
     "AsyncProducer",
     "AsyncSignalLifecycle",
     "AsyncSignalQuery",
@@ -56,6 +75,7 @@ __all__ = [
     "AuthenticationError",
     "BatchTooLargeError",
     "BufferFullError",
+    "ChangeError",
     "ClosedError",
     "ConfigurationError",
     "ConnectError",
@@ -65,9 +85,12 @@ __all__ = [
     "DeliveryError",
     "DeliveryReport",
     "DeliveryTimeoutError",
-    "ForkedProducerError",
+    "InvalidChangeError",
     "InvalidQueryError",
     "InvalidSignalError",
+    "InvalidTransitionError",
+    "ManagerFullError",
+    "NewApiKey",
     "Observation",
     "Outcome",
     "Page",
@@ -91,4 +114,6 @@ __all__ = [
     "TransportError",
     "UnavailableError",
     "UndeliveredError",
+    "UnknownSignalError",
+    "UnwrittenError",
 ]

@@ -5,8 +5,9 @@
     ├── InvalidSignalError          (ValueError) refused by publish(), nothing was buffered
     ├── InvalidQueryError           (ValueError) a filter that cannot work, nothing was sent
     ├── ClosedError                 the object was closed
-    ├── ForkedProducerError         a producer made before a fork was used in the child
     ├── BufferFullError             (BufferError) back-pressure: nothing was buffered
+    │   └── SpoolFullError          … because the disk log may not or cannot grow
+    ├── SpoolError                  the disk log cannot be used, or not be trusted any more
     ├── TransportError              no usable answer from the server
     │   ├── ConnectError            … because the request never left: definite
     │   ├── RequestTimeoutError     … in time: in doubt
@@ -21,6 +22,12 @@
     │   ├── DeliveryTimeoutError    … within delivery_timeout_ms
     │   └── AbandonedError          … because the producer was closed before
     ├── UndeliveredError            close() gave up with signals still unsent
+    ├── ChangeError                 a signal's status was not changed
+    │   ├── InvalidChangeError      (ValueError) … a value of the change is not valid
+    │   ├── InvalidTransitionError  … its status does not allow it
+    │   └── UnknownSignalError      … there is no such signal
+    ├── ManagerFullError            (BufferError) max_signals: nothing was taken
+    ├── UnwrittenError              a manager closed with signals or changes still unwritten
     └── SubscriptionError           live delivery cannot go on
 
 `in_doubt` says whether the server may have done the work although the call failed; it is false
@@ -81,19 +88,16 @@ class ClosedError(SignalPersistenceError):
     code = "closed"
 
 
-class ForkedProducerError(SignalPersistenceError):
-    """Cannot use a producer in a forked child: it belongs to the parent; make one in the child."""
-
-    code = "forked"
-
-
 class BufferFullError(SignalPersistenceError, BufferError):
     """Cannot publish the signal: the buffer stayed full; slow down, or make the buffer larger."""
 
     code = "buffer_full"
 
     def __init__(self, reason: str, outage_started_at: datetime | None = None) -> None:
-        """`reason` is "backpressure" (sending works, too slowly), "disconnected" or "callbacks"."""
+        """`reason` is "backpressure" (sending works, too slowly), "disconnected" or "callbacks".
+
+        A SpoolFullError has its own reasons.
+        """
         self.reason = reason
         self.outage_started_at = outage_started_at
         super().__init__(f"Cannot publish the signal: {_FULL[reason]}.")
@@ -106,7 +110,26 @@ _FULL = {
     "make buffer_max_messages and buffer_max_bytes larger",
     "callbacks": "the buffer is full of signals whose on_delivery callback has not returned; make "
     "the callback faster",
+    "limit": "the spool has reached spool_max_bytes; wait until the service takes signals again, "
+    "or make spool_max_bytes larger",
+    "no_space": "the disk of the spool is full; free some space, or move spool_dir to another disk",
 }
+
+
+class SpoolFullError(BufferFullError):
+    """Cannot publish the signal: the spool is full; nothing was written.
+
+    `reason` is "limit" (spool_max_bytes) or "no_space" (the disk or a quota). What the spool holds
+    is safe and is still sent; publish() works again once there is room.
+    """
+
+    code = "spool_full"
+
+
+class SpoolError(SignalPersistenceError):
+    """Cannot use the spool."""
+
+    code = "spool_failed"
 
 
 class TransportError(SignalPersistenceError):
@@ -223,6 +246,58 @@ class UndeliveredError(SignalPersistenceError):
         super().__init__(
             f"Cannot deliver {len(self.reports)} signals before close() had to end "
             f"({doubtful} of them may be stored): publish them again, each is stored only once."
+        )
+
+
+class ChangeError(SignalPersistenceError):
+    """Cannot change the signal."""
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        """`code` is an item code of the contract."""
+        self.code = code
+        super().__init__(message or f"Cannot change the signal: {CONTRACT.item_codes[code]}")
+
+
+class InvalidChangeError(ChangeError, ValueError):
+    """Cannot change the signal: a value of the change is not valid."""
+
+
+class InvalidTransitionError(ChangeError):
+    """Cannot change the signal: its status does not allow it."""
+
+    def __init__(self, status: str | None = None, wanted: str | None = None) -> None:
+        """`status` is the status that the signal has, where it is known, `wanted` the new one."""
+        self.status = status
+        self.wanted = wanted
+        why = f"it is {status}, and cannot become {wanted}" if status else "its status has changed"
+        super().__init__("invalid_transition", f"Cannot change the signal: {why}.")
+
+
+class UnknownSignalError(ChangeError):
+    """Cannot change the signal: there is no such signal here."""
+
+    def __init__(self) -> None:
+        super().__init__("unknown_signal", self.__doc__)
+
+
+class ManagerFullError(SignalPersistenceError, BufferError):
+    """Cannot take the signal: max_signals are held, and none of them may be forgotten."""
+
+    code = "manager_full"
+
+
+class UnwrittenError(SignalPersistenceError):
+    """Cannot write everything to the database before close() had to end."""
+
+    code = "unwritten"
+    in_doubt = True
+
+    def __init__(self, unwritten: int) -> None:
+        """`unwritten` counts the signals that were not written, or not all of their changes."""
+        self.unwritten = unwritten
+        super().__init__(
+            f"Cannot write {unwritten} signals or their changes to the database before close() had "
+            "to end: they were only in memory."
         )
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from signal_persistence.errors import (
     ApiError,
     AuthenticationError,
     BatchTooLargeError,
+    RequestTimeoutError,
     SignalPersistenceError,
     TransportError,
     UnavailableError,
 )
+
+_OVERLOAD: Final = frozenset({408, 429, 503, 504})
 
 
 class Next(Enum):
@@ -28,8 +32,8 @@ class Next(Enum):
 def decide(error: SignalPersistenceError, *, renewed: bool, messages: int) -> Next:
     """Decide by what failed; `renewed` says that a fresh token was already tried.
 
-    A refused token is renewed once and then waits like an outage: the data is kept until its
-    delivery timeout, because somebody may yet repair the credentials.
+    A refused token is renewed once and then waits like an outage: the data is kept (without a spool
+    until its delivery timeout), because somebody may yet repair the credentials.
     """
     if isinstance(error, AuthenticationError):
         return Next.RETRY if renewed else Next.RENEW
@@ -40,6 +44,23 @@ def decide(error: SignalPersistenceError, *, renewed: bool, messages: int) -> Ne
     if isinstance(error, ApiError):
         return Next.GIVE_UP
     return Next.RETRY
+
+
+def is_down(error: SignalPersistenceError) -> bool:
+    """Say whether the endpoint did not do its work: what a circuit breaker counts.
+
+    A refusal of any kind, 429 among them, is the answer of an endpoint that works.
+    """
+    if isinstance(error, UnavailableError):
+        return error.status != 429
+    return isinstance(error, TransportError)
+
+
+def is_overload(error: SignalPersistenceError) -> bool:
+    """Say whether the failure asks for less at once: 429, 503, or no answer in time."""
+    if isinstance(error, UnavailableError):
+        return error.status in _OVERLOAD
+    return isinstance(error, RequestTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)

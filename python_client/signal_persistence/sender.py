@@ -1,49 +1,103 @@
-"""Sending the batches of one account, strictly one after the other."""
+"""Sending the batches of one account, strictly one after the other.
+
+This core serves two masters, which differ in where signals come from and where verdicts go: the
+engine of a producer, and the agent of a host that sends the signals of many processes. What it
+needs of either is `Books`. To send, a master
+
+1. makes one `Sending` for the endpoint and, for each account, a `Lane` and a `LaneSender`;
+2. puts `Record`s into the lanes (`Lane.append`) and sets the sender's `wake` when that says so;
+3. runs `LaneSender.run()` as a task, and cancels it to stop: the batch under way stays in its lane;
+4. answers `Books.take` and `Books.settle`, which is where it writes to disk.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
-from signal_persistence.batch import Batch, Lane, Record
+from signal_persistence.batch import Batch, Lane
+from signal_persistence.breaker import Breaker
 from signal_persistence.credentials import Credentials
-from signal_persistence.delivery import DeliveryReport
+from signal_persistence.delivery import Fate
 from signal_persistence.errors import (
-    AbandonedError,
     AuthenticationError,
     DeliveryTimeoutError,
     SignalPersistenceError,
     TransportError,
 )
-from signal_persistence.ledger import Ledger
-from signal_persistence.retry import Backoff, Next, decide
+from signal_persistence.logs import correlation
+from signal_persistence.pacing import Pacing, RequestSlots
+from signal_persistence.retry import Backoff, Next, decide, is_down, is_overload
 from signal_persistence.transport import Transport
 from signal_persistence.verdict import Verdict, read_verdict
-from signal_persistence.waiting import wait
+from signal_persistence.waiting import Pulse, wait
 
 _log: Final = logging.getLogger("signal_persistence")
-_ABANDONED: Final = AbandonedError.code
+_RATE_LIMIT_SECONDS: Final = 1.0
+"""The least pause before signals beyond the allowance of a minute are sent again."""
 
 
-@dataclass(frozen=True, slots=True)
+class Books(Protocol):
+    """Who holds the signals, and keeps the books on disk: a producer's engine, or the agent.
+
+    All of it is called on the event loop, and for one lane never twice at the same time.
+    """
+
+    def due_at(self, lane: Lane) -> float | None:
+        """When the lane's next batch is due on the clock (minus infinity: now), None: nothing."""
+        ...
+
+    async def take(self, lane: Lane) -> Batch | None:
+        """Take the next batch (`Lane.take`), or None if there is none after all.
+
+        When this returns, the batch's request_id and its signals are on disk, as durable as they
+        are going to be: it may be sent at once.
+        """
+        ...
+
+    async def settle(
+        self, lane: Lane, batch: Batch, fates: Sequence[Fate], rest: Sequence[Batch]
+    ) -> None:
+        """End the batch under way (`Lane.finish`).
+
+        `fates` are those of its first len(fates) signals. The signals that follow are those of
+        `rest`, in order, under new request_ids, and are the next to be sent. Whoever keeps a
+        journal begins the rest before it finishes the batch: then a crash in between sends some
+        signals twice, which stores them once, and never loses one.
+        """
+        ...
+
+
+@dataclass(slots=True)
 class Sending:
-    """What the senders of all lanes share."""
+    """What the senders of all lanes to one endpoint share."""
 
     transport: Transport
     path: str
-    ledger: Ledger
-    slots: asyncio.Semaphore
-    """One per request in flight."""
+    books: Books
+    pacing: Pacing
+    breaker: Breaker
     backoff: Backoff
-    delivery_timeout: float
     clock: Callable[[], float]
     new_id: Callable[[], UUID]
-    settle: Callable[[Lane, Sequence[Record], Sequence[DeliveryReport]], None]
+    delivery_timeout: float = math.inf
+    """Seconds after which a signal is given up."""
+    attempts: int = 0
+    retries: int = 0
+    outage_started_at: datetime | None = None
+    """Set while sending fails."""
+    slots: RequestSlots = field(init=False)
+    attempt_ended: Pulse = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = RequestSlots(self.pacing)
+        self.attempt_ended = Pulse(self.clock)
 
 
 class LaneSender:
@@ -56,12 +110,11 @@ class LaneSender:
         self._credentials = credentials
         self._sending = sending
         self._hurry = asyncio.Event()
-        self._batch: Batch | None = None
         self._failures = 0
         self._token_refused = False
 
     async def run(self) -> None:
-        """Send until cancelled. A batch that is under way stays with this sender meanwhile."""
+        """Send until cancelled. A batch that is under way stays in the lane meanwhile."""
         while True:
             try:
                 await self._next_step()
@@ -74,33 +127,30 @@ class LaneSender:
     def hurry(self) -> None:
         """End a pause between attempts at once, to try once more before closing."""
         self._hurry.set()
-
-    def abandon(self) -> list[DeliveryReport]:
-        """Give up everything unfinished and return the reports; only after `run` has ended."""
-        batch, self._batch = self._batch, None
-        with self._sending.ledger.lock:
-            batches = [batch, *self.lane.resend] if batch else list(self.lane.resend)
-            waiting = self.lane.drain()
-        reports: list[DeliveryReport] = []
-        for part in batches:
-            reports += self._fail(part, part.records, _ABANDONED, AbandonedError.__doc__)
-        if waiting:
-            unsent = Batch(self._sending.new_id(), waiting)
-            reports += self._fail(unsent, waiting, _ABANDONED, AbandonedError.__doc__)
-        return reports
+        self._sending.breaker.hurry()
+        self._sending.attempt_ended.beat()
 
     async def _next_step(self) -> None:
-        if self._batch is None:
+        if self.lane.under_way is None:
             await self._until_due()
-        async with self._sending.slots:
-            if self._batch is None:
-                self._batch = self._sending.ledger.take(self.lane, self._sending.new_id)
-            batch = self._expire(self._batch)
-            if batch is None:
-                return
-            outcome = await self._attempt(batch)
+        elif await self._expire(self.lane.under_way):
+            return
+        sending = self._sending
+        ticket = sending.breaker.admit()
+        if ticket is None:
+            await self._until_admitted()
+            return
+        try:
+            async with sending.slots:
+                batch = self.lane.under_way or await sending.books.take(self.lane)
+                if batch is None:
+                    return
+                outcome = await self._attempt(batch, ticket)
+        finally:
+            sending.breaker.release(ticket)
+            sending.attempt_ended.beat()
         if isinstance(outcome, Verdict):
-            self._delivered(batch, outcome)
+            await self._answered_with(batch, outcome)
         else:
             await self._recover(batch, outcome)
 
@@ -108,8 +158,7 @@ class LaneSender:
         """Wait until the lane's next batch is complete: true linger, from its first signal."""
         while True:
             self.wake.clear()
-            with self._sending.ledger.lock:
-                due = self.lane.due_at()
+            due = self._sending.books.due_at(self.lane)
             if due is None:
                 await self.wake.wait()
                 continue
@@ -118,38 +167,75 @@ class LaneSender:
                 return
             await wait(self.wake, delay)
 
-    async def _attempt(self, batch: Batch) -> Verdict | SignalPersistenceError:
+    async def _until_admitted(self) -> None:
+        """Wait until the breaker may let a call through, or a signal's time is over."""
+        breaker = self._sending.breaker
+        seconds = breaker.seconds_to_probe()
+        left = self._seconds_left()
+        if left is not None:
+            seconds = left if seconds is None else min(seconds, left)
+        await self._sending.attempt_ended.until(breaker.would_admit, seconds)
+
+    async def _attempt(self, batch: Batch, ticket: int) -> Verdict | SignalPersistenceError:
         sending = self._sending
         in_doubt = batch.in_doubt
         try:
             token = await self._credentials.access_token(refresh=self._token_refused)
-            batch.attempts += 1
-            sending.ledger.attempts += 1
-            sending.ledger.retries += batch.attempts > 1
-            # Until the answer says otherwise: the request may be cancelled at any point.
-            batch.in_doubt = True
-            batch.sent_at = sending.clock()
-            response = await sending.transport.post(sending.path, batch.body(), token)
+        except SignalPersistenceError as error:
+            return error
+        except Exception as error:
+            return _unforeseen(error)
+        batch.attempts += 1
+        sending.attempts += 1
+        sending.retries += batch.attempts > 1
+        # Until the answer says otherwise: the request may be cancelled at any point.
+        batch.in_doubt = True
+        batch.sent_at = sending.clock()
+        try:
+            with correlation(f"{batch.request_id}.{batch.attempts}"):
+                response = await sending.transport.post(sending.path, batch.body(), token)
             verdict = read_verdict(response, batch)
         except SignalPersistenceError as error:
             batch.in_doubt = in_doubt or error.in_doubt
+            self._judge(error, ticket)
             return error
         except Exception as error:
-            _log.exception("Cannot send a batch for a reason that is not foreseen")
-            return TransportError(f"Cannot send the batch: {type(error).__name__}.", in_doubt=True)
+            return _unforeseen(error)
+        sending.breaker.succeeded(ticket)
+        sending.pacing.answered(len(batch.records), sending.clock() - batch.sent_at)
         return verdict
 
-    def _delivered(self, batch: Batch, verdict: Verdict) -> None:
-        self._answered()
-        self._batch = None
-        reports = verdict.reports(batch, self.lane.account_id, self._sending.clock())
-        self._sending.settle(self.lane, batch.records, reports)
+    def _judge(self, error: SignalPersistenceError, ticket: int) -> None:
+        """Tell breaker and pacing what a failed attempt says about the endpoint."""
+        if is_down(error):
+            retry_after = getattr(error, "retry_after", None) or 0.0
+            self._sending.breaker.failed(ticket, caller=self, at_least=retry_after)
+        else:
+            self._sending.breaker.succeeded(ticket)
+        if is_overload(error):
+            self._sending.pacing.overloaded()
 
-    def _answered(self) -> None:
+    async def _answered_with(self, batch: Batch, verdict: Verdict) -> None:
+        """Settle the batch up to the first signal that the service will only take later."""
+        self._token_refused = False
+        fates = verdict.fates()
+        finished = verdict.first_rate_limited()
+        rest = batch.after(finished, self._sending.new_id)
+        if rest:
+            # Not an attempt in doubt: the service said that it did not store these.
+            rest[0].in_doubt = False
+        if finished or not rest:
+            self._works()
+        await self._sending.books.settle(self.lane, batch, fates[:finished], rest)
+        if rest:
+            self._failures += 1
+            await self._pause(_RATE_LIMIT_SECONDS)
+
+    def _works(self) -> None:
         """Note that the service works: the pauses start small again."""
         self._failures = 0
         self._token_refused = False
-        self._sending.ledger.outage_started_at = None
+        self._sending.outage_started_at = None
 
     async def _recover(self, batch: Batch, error: SignalPersistenceError) -> None:
         step = decide(error, renewed=self._token_refused, messages=len(batch.records))
@@ -157,57 +243,47 @@ class LaneSender:
         if step is Next.RENEW:
             return
         if step is Next.SPLIT:
-            self._answered()
-            self._batch = None
-            with self._sending.ledger.lock:
-                self.lane.put_back(batch.split(self._sending.new_id))
+            self._works()
+            halves = batch.split(self._sending.new_id)
+            await self._sending.books.settle(self.lane, batch, [], halves)
         elif step is Next.GIVE_UP:
-            self._answered()
-            self._batch = None
-            self._fail(batch, batch.records, error.code, str(error))
+            self._works()
+            fate = Fate("failed", error.code, str(error))
+            await self._sending.books.settle(self.lane, batch, [fate] * len(batch.records), [])
         else:
             self._failures += 1
-            if self._sending.ledger.outage_started_at is None:
-                self._sending.ledger.outage_started_at = datetime.now(UTC)
+            if self._sending.outage_started_at is None:
+                self._sending.outage_started_at = datetime.now(UTC)
                 _log.warning("Sending fails and will be tried again: %s", error)
             await self._pause(getattr(error, "retry_after", None))
 
     async def _pause(self, retry_after: float | None) -> None:
         """Wait before the next attempt, but not beyond the end of the oldest signal's time."""
         seconds = self._sending.backoff.pause(self._failures, retry_after)
-        if self._batch is not None:
-            ends = self._batch.records[0].accepted_at + self._sending.delivery_timeout
-            seconds = min(seconds, max(0.0, ends - self._sending.clock()))
-        if await wait(self._hurry, seconds):
+        left = self._seconds_left()
+        if await wait(self._hurry, seconds if left is None else min(seconds, left)):
             self._hurry.clear()
 
-    def _expire(self, batch: Batch) -> Batch | None:
-        """Give up the signals whose time is over; return what is left to send."""
-        oldest = self._sending.clock() - self._sending.delivery_timeout
-        if batch.records[0].accepted_at > oldest:
-            return batch
-        expired = [record for record in batch.records if record.accepted_at <= oldest]
-        self._batch = batch.without(expired, self._sending.new_id)
-        self._fail(batch, expired, DeliveryTimeoutError.code, DeliveryTimeoutError.__doc__)
-        return self._batch
+    def _seconds_left(self) -> float | None:
+        """How long until the first signal of the batch under way is given up."""
+        if self.lane.under_way is None or self._sending.delivery_timeout == math.inf:
+            return None
+        ends = self.lane.under_way.records[0].accepted_at + self._sending.delivery_timeout
+        return max(0.0, ends - self._sending.clock())
 
-    def _fail(
-        self, batch: Batch, records: Sequence[Record], code: str, message: str | None
-    ) -> list[DeliveryReport]:
-        now = self._sending.clock()
-        reports = [
-            DeliveryReport(
-                signal=record.delivery.signal,
-                account_id=self.lane.account_id,
-                status="failed",
-                code=code,
-                message=message,
-                request_id=batch.request_id if batch.attempts else None,
-                attempts=batch.attempts,
-                in_doubt=batch.in_doubt,
-                latency=now - record.accepted_at,
-            )
-            for record in records
-        ]
-        self._sending.settle(self.lane, records, reports)
-        return reports
+    async def _expire(self, batch: Batch) -> bool:
+        """Give up the signals at the front of the batch whose time is over, if there are any."""
+        oldest = self._sending.clock() - self._sending.delivery_timeout
+        expired = 0
+        while expired < len(batch.records) and batch.records[expired].accepted_at <= oldest:
+            expired += 1
+        if expired:
+            fate = Fate("failed", DeliveryTimeoutError.code, DeliveryTimeoutError.__doc__)
+            rest = batch.after(expired, self._sending.new_id)
+            await self._sending.books.settle(self.lane, batch, [fate] * expired, rest)
+        return expired > 0
+
+
+def _unforeseen(error: Exception) -> TransportError:
+    _log.error("Cannot send a batch for a reason that is not foreseen", exc_info=error)
+    return TransportError(f"Cannot send the batch: {type(error).__name__}.", in_doubt=True)

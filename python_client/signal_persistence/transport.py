@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,7 @@ from signal_persistence.errors import (
     TransportError,
     UnavailableError,
 )
+from signal_persistence.logs import log_request, request_headers
 
 _RETRIABLE_STATUSES: Final = frozenset({408, 425, 429}) | frozenset(range(500, 600)) - {501, 505}
 _KEEPALIVE_SECONDS: Final = 20.0
@@ -181,11 +183,15 @@ class HttpTransport:
     ) -> Response:
         session = self._opened()
         await self._until_free()
+        sent = request_headers() | dict(headers)
+        began = time.monotonic()
         try:
             async with session.request(
-                method, self._base + path, data=body, headers=headers, allow_redirects=False
+                method, self._base + path, data=body, headers=sent, allow_redirects=False
             ) as answer:
-                return Response(answer.status, answer.headers, await answer.read())
+                response = Response(answer.status, answer.headers, await answer.read())
+                log_request(method, path, response.status, time.monotonic() - began, sent)
+                return response
         except _NOT_SENT as error:
             raise ConnectError(
                 f"Cannot connect to {self._host}: {_reason(error)}; check the URL and the network."

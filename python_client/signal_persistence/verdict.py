@@ -1,4 +1,4 @@
-"""The service's verdict about one batch, and the delivery reports that it spells."""
+"""The service's verdict about one batch, and what it says about each signal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from signal_persistence.batch import Batch
-from signal_persistence.delivery import DeliveryReport, DeliveryStatus
+from signal_persistence.delivery import Fate
 from signal_persistence.errors import ConnectionLostError
 from signal_persistence.transport import Response
 
@@ -44,31 +44,31 @@ class Verdict(msgspec.Struct, frozen=True):
             and (self.accepted == 0 or self.first_seq is not None)
         )
 
-    def reports(self, batch: Batch, account_id: UUID | None, now: float) -> list[DeliveryReport]:
-        """Return one report per signal of the batch, in its order; `now` is the engine's clock."""
+    def fates(self) -> list[Fate]:
+        """Return what became of each signal of the batch, in its order."""
         items = {item.index: item for item in self.items}
         next_seq = self.first_seq or 0
-        reports = []
-        for index, record in enumerate(batch.records):
+        fates = []
+        for index in range(self.accepted + self.duplicate + self.rejected):
             item = items.get(index)
-            seq = None
             if item is None:
-                seq, next_seq = next_seq, next_seq + 1
-            reports.append(
-                DeliveryReport(
-                    signal=record.delivery.signal,
-                    account_id=account_id,
-                    status=_status(item),
-                    code=item.code if item else None,
-                    message=item.message if item else None,
-                    seq=seq,
-                    request_id=batch.request_id,
-                    attempts=batch.attempts,
-                    latency=now - record.accepted_at,
-                    round_trip=now - batch.sent_at,
-                )
-            )
-        return reports
+                fates.append(Fate("accepted", None, None, next_seq))
+                next_seq += 1
+            elif item.code == "duplicate":
+                fates.append(Fate("duplicate", item.code, item.message))
+            else:
+                fates.append(Fate("rejected", item.code, item.message))
+        return fates
+
+    def first_rate_limited(self) -> int:
+        """The index of the first signal that the service takes in another minute; else the count.
+
+        Everything from there on is to be sent again, so that the order stays.
+        """
+        count = self.accepted + self.duplicate + self.rejected
+        return min(
+            (item.index for item in self.items if item.code == "rate_limited"), default=count
+        )
 
 
 def read_verdict(response: Response, batch: Batch) -> Verdict:
@@ -89,9 +89,3 @@ def read_verdict(response: Response, batch: Batch) -> Verdict:
             "it may be stored, so it is sent again."
         )
     return verdict
-
-
-def _status(item: VerdictItem | None) -> DeliveryStatus:
-    if item is None:
-        return "accepted"
-    return "duplicate" if item.code == "duplicate" else "rejected"

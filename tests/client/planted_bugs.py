@@ -17,8 +17,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "python_client" / "signal_persistence"
 ENGINE = "tests/client/test_producer_engine.py"
+SPOOL = "tests/client/test_producer_spool.py"
+BREAKER = "tests/client/test_breaker.py"
 BATCH = "tests/client/test_batch.py"
 TRANSPORT = "tests/client/test_transport.py"
+CREDENTIALS = "tests/client/test_credentials.py"
 IN_DOUBT = "test_a_failure_after_the_request_may_have_left_is_in_doubt_and_not_repeated"
 
 
@@ -38,18 +41,28 @@ def any_faults(name: str, file: str, right: str, wrong: str) -> PlantedBug:
     return PlantedBug(name, file, right, wrong, test)
 
 
+def any_crash(name: str, file: str, right: str, wrong: str) -> PlantedBug:
+    test = f"{SPOOL}::test_any_faults_crashes_and_restarts_store_every_signal_once_in_order"
+    return PlantedBug(name, file, right, wrong, test)
+
+
+def any_refusal(name: str, file: str, right: str, wrong: str) -> PlantedBug:
+    test = f"{SPOOL}::test_any_script_reports_every_signal_once_in_order_and_keeps_what_was_refused"
+    return PlantedBug(name, file, right, wrong, test)
+
+
 BUGS = [
     any_faults(
         "a retry gets a new request_id",
         "sender.py",
-        "            batch.attempts += 1\n",
-        "            batch.attempts += 1\n            batch.request_id = sending.new_id()\n",
+        "        batch.attempts += 1\n",
+        "        batch.attempts += 1\n        batch.request_id = sending.new_id()\n",
     ),
     any_faults(
         "a batch is dropped after a lost answer",
         "sender.py",
         "        if step is Next.RENEW:\n",
-        "        if error.in_doubt:\n            self._batch = None\n"
+        "        if error.in_doubt:\n            self.lane.under_way = None\n"
         "        if step is Next.RENEW:\n",
     ),
     any_faults(
@@ -69,8 +82,8 @@ BUGS = [
     any_faults(
         "a report is not counted",
         "ledger.py",
-        "self._by_status.update(report.status for report in reports)",
-        "self._by_status.update(report.status for report in reports[1:])",
+        "self._by_status.update([fate.status for fate in fates])",
+        "self._by_status.update([fate.status for fate in fates[1:]])",
     ),
     any_faults(
         "request_ids do not carry the time",
@@ -88,8 +101,8 @@ BUGS = [
     PlantedBug(
         "one request under way for all accounts together",
         "engine.py",
-        "slots=asyncio.Semaphore(settings.max_in_flight_requests)",
-        "slots=asyncio.Semaphore(1)",
+        "most_requests=settings.max_in_flight_requests",
+        "most_requests=1",
         f"{ENGINE}::test_two_accounts_are_under_way_at_once_and_one_account_never_twice",
     ),
     PlantedBug(
@@ -117,8 +130,8 @@ BUGS = [
     PlantedBug(
         "the halves of a split batch change places",
         "batch.py",
-        "self.resend.extendleft(reversed(batches))",
-        "self.resend.extendleft(batches)",
+        "self.resend.extendleft(reversed(rest))",
+        "self.resend.extendleft(rest)",
         f"{ENGINE}::test_a_batch_that_is_too_large_is_halved_in_order_under_new_ids",
     ),
     PlantedBug(
@@ -131,21 +144,21 @@ BUGS = [
     PlantedBug(
         "a full batch does not wake its sender",
         "batch.py",
-        "return len(self.waiting) == 1 or (self._is_full() and not was_full)",
+        "return len(self.waiting) == 1 or (self._is_full() and not self._is_full(1, size))",
         "return len(self.waiting) == 1",
         f"{ENGINE}::test_a_full_batch_does_not_linger",
     ),
     PlantedBug(
         "a signal expires with the oldest of its batch",
         "sender.py",
-        "expired = [record for record in batch.records if record.accepted_at <= oldest]",
-        "expired = list(batch.records)",
+        "        if expired:\n            fate",
+        "        if expired:\n            expired = len(batch.records)\n            fate",
         f"{ENGINE}::test_each_signal_has_its_whole_delivery_timeout_and_is_then_given_up",
     ),
     PlantedBug(
         "a cancelled request is not in doubt",
         "sender.py",
-        "            batch.in_doubt = True\n",
+        "        batch.in_doubt = True\n",
         "",
         f"{ENGINE}::test_close_is_bounded_in_every_state_and_names_what_it_gave_up",
     ),
@@ -173,16 +186,138 @@ BUGS = [
     PlantedBug(
         "the buffer is not bounded",
         "ledger.py",
-        "if not self._has_room(len(record.body), callbacks_waiting):",
+        "if not in_memory and not self._may_stay_on_disk(record):",
         "if False:",
         f"{ENGINE}::test_the_buffer_is_bounded_by_messages_and_says_why_it_is_full",
     ),
     PlantedBug(
-        "a forked child publishes into its parent's buffer",
+        "a forked child goes on with its parent's engine",
+        "producer.py",
+        "            self._in_parent = True\n",
+        "            pass\n",
+        "tests/client/test_producer.py"
+        "::test_a_forked_child_starts_afresh_and_leaves_the_parents_signals_to_the_parent",
+    ),
+    any_crash(
+        "a batch goes out before its request_id is on disk",
         "engine.py",
-        "        if self.forked:\n            raise ForkedProducerError",
-        "        pass",
-        "tests/client/test_producer.py::test_a_forked_child_is_told_to_make_its_own_producer",
+        "                await self._write(lambda: self._outbox.begin(lane, batch))\n",
+        "                pass\n",
+    ),
+    any_crash(
+        "a batch of a former process gets a new request_id",
+        "outbox.py",
+        "Batch(begun_batch.request_id, self._records",
+        "Batch(uuid4(), self._records",
+    ),
+    any_crash(
+        "what is on disk only is forgotten at a restart",
+        "outbox.py",
+        "lanes[0].on_disk = self._slot.recovered.signals - in_batches",
+        "lanes[0].on_disk = 0",
+    ),
+    any_crash(
+        "a signal overtakes those that wait on disk",
+        "ledger.py",
+        "                not lane.on_disk\n                and len(",
+        "                len(",
+    ),
+    any_crash(
+        "the log lets go of signals that are not stored",
+        "engine.py",
+        "self._outbox.finish_through(self._ledger.acked_fsn())",
+        "self._outbox.finish_through(self._outbox.published_fsn)",
+    ),
+    any_refusal(
+        "a refused signal leaves no dead letter",
+        "outbox.py",
+        "            self._dead_letters.add(letters)\n",
+        "            pass\n",
+    ),
+    any_refusal(
+        "a dead letter carries the number of its neighbour",
+        "outbox.py",
+        "                fsn=record.fsn,\n",
+        "                fsn=record.fsn + 1,\n",
+    ),
+    PlantedBug(
+        "acked_fsn follows the fastest account",
+        "ledger.py",
+        "return min(open_fsns) - 1 if open_fsns",
+        "return max(open_fsns) - 1 if open_fsns",
+        f"{SPOOL}::test_numbers_go_on_after_a_restart_and_acked_follows_the_slowest_account",
+    ),
+    PlantedBug(
+        "handles of signals on disk are forgotten",
+        "ledger.py",
+        "            self._deliveries[record.fsn] = record.delivery\n",
+        "            pass\n",
+        f"{SPOOL}::test_what_does_not_fit_into_memory_waits_on_disk_and_its_handles_still_answer",
+    ),
+    PlantedBug(
+        "a whole backlog is read back at once",
+        "ledger.py",
+        "frames = self._outbox.read(lane.loaded, 2 * lane.most, _READ_BYTES)",
+        "frames = self._outbox.read(lane.loaded, 10**9, 10**9)",
+        f"{SPOOL}::test_a_backlog_is_read_back_in_pieces",
+    ),
+    PlantedBug(
+        "one account takes the memory of all",
+        "ledger.py",
+        "self._lane_messages = max(1, max_messages // len(self.lanes))",
+        "self._lane_messages = 10**9",
+        f"{SPOOL}::test_what_does_not_fit_into_memory_waits_on_disk_and_its_handles_still_answer",
+    ),
+    PlantedBug(
+        "a signal beyond the allowance of a minute is a reject",
+        "verdict.py",
+        'if item.code == "rate_limited")',
+        'if item.code == "nothing")',
+        f"{SPOOL}::test_signals_beyond_the_allowance_of_a_minute_are_sent_again_in_order",
+    ),
+    PlantedBug(
+        "a signal in the spool is given up after some minutes",
+        "settings.py",
+        "return _MEMORY_TIMEOUT_SECONDS if self.spool_dir is None else math.inf",
+        "return _MEMORY_TIMEOUT_SECONDS",
+        f"{SPOOL}::test_a_refused_token_keeps_everything_for_as_long_as_it_takes",
+    ),
+    PlantedBug(
+        "two calls are let through at once to probe",
+        "breaker.py",
+        'if self._state == "half_open" or self._clock() < self._probe_at:',
+        "if self._clock() < self._probe_at:",
+        f"{BREAKER}::test_of_fifty_threads_exactly_one_gets_the_probe",
+    ),
+    PlantedBug(
+        "a probe that is cancelled is never followed by another",
+        "breaker.py",
+        "                self._open(0.0)\n",
+        "                pass\n",
+        f"{BREAKER}::test_a_probe_that_says_nothing_leaves_its_place_to_the_next_at_once",
+    ),
+    PlantedBug(
+        "the word of an old call closes the breaker",
+        "breaker.py",
+        "            if ticket == self._ticket:\n                self._forget_failures()\n"
+        '                if self._state == "half_open":',
+        '            if self._state != "closed":\n                self._forget_failures()\n'
+        '                if self._state != "closed":',
+        f"{BREAKER}::test_a_slow_call_from_before_does_not_close_the_breaker",
+    ),
+    PlantedBug(
+        "one account opens the breaker for all",
+        "sender.py",
+        "caller=self, at_least",
+        "caller=object(), at_least",
+        f"{ENGINE}::test_an_account_that_fails_does_not_hold_up_the_others",
+    ),
+    PlantedBug(
+        "overload does not shrink what is sent at once",
+        "pacing.py",
+        "max(self._least_messages, self._messages / 2)",
+        "self._messages",
+        "tests/client/test_pacing.py::test_overload_halves_and_successes_bring_it_back_slowly",
     ),
     PlantedBug(
         "a dropped connection counts as never made",
@@ -244,9 +379,51 @@ BUGS = [
     PlantedBug(
         "a refused sign-in gives up the batch",
         "credentials.py",
-        "            raise replace(answer, status=401).error()",
-        "            raise answer.error()",
+        "raise replace(answer, status=401).error()",
+        "raise answer.error()",
         "tests/client/test_producer.py::test_signals_wait_while_auth_refuses_to_sign_in",
+    ),
+    PlantedBug(
+        "a key is exchanged again only when its token has ended",
+        "credentials.py",
+        "_REFRESH_AHEAD: Final = 0.2",
+        "_REFRESH_AHEAD: Final = 0.0",
+        f"{CREDENTIALS}::test_a_key_is_exchanged_again_when_80_percent_of_a_tokens_life_is_over",
+    ),
+    PlantedBug(
+        "every thread exchanges the key for itself",
+        "credentials.py",
+        "if self._grant is not None and self._is_fresh(last, refused):",
+        "if False:",
+        f"{CREDENTIALS}::test_threads_and_event_loops_share_one_exchange",
+    ),
+    PlantedBug(
+        "a renewal that fails for now takes the living token with it",
+        "credentials.py",
+        "if last is None or refused or self._clock() >= self._ends_at:",
+        "if True:",
+        f"{CREDENTIALS}::test_a_renewal_that_fails_for_now_goes_unnoticed_while_the_token_lives",
+    ),
+    PlantedBug(
+        "a refused token is used further while it cannot be renewed",
+        "credentials.py",
+        "if last is None or refused or self._clock() >= self._ends_at:",
+        "if last is None or self._clock() >= self._ends_at:",
+        f"{CREDENTIALS}::test_a_refused_token_is_not_used_again_though_its_time_is_not_over",
+    ),
+    PlantedBug(
+        "a forked child waits for a lock that no thread of its own holds",
+        "credentials.py",
+        "os.register_at_fork(after_in_child=_forget_locks)",
+        "",
+        f"{CREDENTIALS}::test_a_child_that_was_forked_during_a_renewal_can_renew",
+    ),
+    PlantedBug(
+        "a new key does not find the signals of the one before",
+        "credentials.py",
+        "        return str(self.account_id)",
+        "        return hashlib.sha256(self._api_key.encode()).hexdigest()",
+        f"{CREDENTIALS}::test_an_identity_is_stable_and_tells_no_secret",
     ),
     PlantedBug(
         "a query waits for any Retry-After",

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from signal_persistence import AccessToken, DeliveryReport, Signal
 from signal_persistence.callbacks import DeliveryCallback, TaskDispatcher
 from signal_persistence.engine import Engine
 from signal_persistence.errors import ConnectError, ConnectionLostError, RequestTimeoutError
+from signal_persistence.observer import ProducerObserver
+from signal_persistence.outbox import SpoolOutbox
 from signal_persistence.settings import ProducerSettings
 from signal_persistence.transport import Response
 
@@ -152,17 +155,27 @@ def make_engine(
     accounts: Iterable[UUID | None] = (None,),
     on_delivery: DeliveryCallback | None = None,
     seed: int = 0,
+    project: Path | None = None,
+    observer: ProducerObserver | None = None,
     **settings: Any,
 ) -> Engine:
-    """Return an engine on the running (virtual) loop; each account's token is its id."""
+    """Return an engine on the running (virtual) loop; each account's token is its id.
+
+    `project` is the directory of its spool; without it, signals are in memory only.
+    """
     entropy = random.Random(seed)
+    accounts = list(accounts)
+    made = ProducerSettings(spool_dir=project, **settings)
+    identities = {account: str(account) for account in accounts}
     engine = Engine(
         service,
         {account: AccessToken(str(account)) for account in accounts},
-        ProducerSettings(**settings),
+        made,
         call_on_loop=_call_now,
         dispatcher=TaskDispatcher,
+        outbox=SpoolOutbox(project, identities, made.spool) if project else None,
         on_delivery=on_delivery,
+        observer=observer,
         clock=asyncio.get_running_loop().time,
         wall_clock=lambda: 1_767_225_600 + asyncio.get_running_loop().time(),
         entropy=entropy,

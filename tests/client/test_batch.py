@@ -25,7 +25,15 @@ NOW = float("-inf")
 
 
 def make_record(body: bytes = b'{"a":1}', accepted_at: float = 0.0) -> Record:
-    return Record(body, accepted_at, Delivery(make_signal(0)), None)
+    return Record(body, accepted_at, 0, Delivery(make_signal(0)))
+
+
+def take(lane: Lane, new_id: Callable[[], UUID], *, finish: bool = True) -> Batch:
+    batch = lane.take(new_id)
+    assert batch is not None
+    if finish:
+        lane.finish(len(batch.records))
+    return batch
 
 
 def counting_ids() -> Callable[[], UUID]:
@@ -48,7 +56,7 @@ def test_batches_joined_are_the_published_signals_and_each_keeps_the_limits(
     batches: list[Batch] = []
     new_id = counting_ids()
     while lane.due_at() is not None:
-        batches.append(lane.take(new_id))
+        batches.append(take(lane, new_id))
     assert [record for batch in batches for record in batch.records] == records
     assert lane.waiting_bytes == 0
     assert lane.batched == lane.published == len(records)
@@ -77,12 +85,12 @@ def test_a_batch_is_due_a_linger_after_its_first_signal_or_at_once_when_full_or_
     assert lane.due_at() == 7.1
     lane.append(make_record(accepted_at=7.06))
     assert lane.due_at() == NOW
-    lane.take(counting_ids())
+    take(lane, counting_ids())
     lane.append(make_record(accepted_at=8.0))
     assert lane.due_at() == 8.1
     assert lane.flush() == 4
     assert lane.due_at() == NOW
-    lane.take(counting_ids())
+    take(lane, counting_ids())
     lane.append(make_record(accepted_at=9.0))
     assert lane.due_at() == 9.1
 
@@ -105,36 +113,68 @@ def test_a_split_batch_goes_before_everything_else_in_order_under_new_ids(count:
         lane.append(record)
     new_id = counting_ids()
     batch = lane.take(new_id)
-    lane.put_back(batch.split(new_id))
-    parts = [lane.take(new_id) for _ in range(3)]
+    assert batch is not None
+    lane.finish(0, batch.split(new_id))
+    parts = [take(lane, new_id) for _ in range(3)]
     joined = [id(record) for part in parts for record in part.records]
     assert joined == [id(record) for record in records]
     assert len({part.request_id for part in [batch, *parts]}) == 4
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=20))
-def test_what_is_left_of_a_batch_keeps_its_order_and_gets_a_new_id(gone: list[bool]) -> None:
-    records = [make_record() for _ in gone]
-    batch = Batch(UUID(int=1), records, in_doubt=True)
-    lost = [record for record, is_gone in zip(records, gone, strict=True) if is_gone]
-    left = batch.without(lost, counting_ids())
-    kept = [record for record, is_gone in zip(records, gone, strict=True) if not is_gone]
-    if not kept:
-        assert left is None
-    else:
-        assert left is not None
-        assert list(map(id, left.records)) == list(map(id, kept))
-        assert left.in_doubt
+@given(st.integers(1, 20), st.integers(0, 20))
+def test_what_is_left_of_a_batch_keeps_its_order_and_gets_a_new_id(count: int, gone: int) -> None:
+    records = [make_record() for _ in range(count)]
+    batch = Batch(UUID(int=99), records, in_doubt=True)
+    rest = batch.after(gone, counting_ids())
+    assert [record for part in rest for record in part.records] == records[gone:]
+    assert all(part.in_doubt and part.request_id == UUID(int=1) for part in rest)
+    assert len(rest) == (gone < count)
 
 
-def test_draining_a_lane_takes_parts_of_split_batches_first() -> None:
+def test_draining_a_lane_takes_what_was_sent_first() -> None:
     lane = Lane(None, BatchPolicy(0.0, 2, 100_000))
-    records = [make_record() for _ in range(3)]
+    records = [make_record() for _ in range(5)]
     for record in records:
         lane.append(record)
-    lane.put_back(lane.take(counting_ids()).split(counting_ids()))
-    assert list(map(id, lane.drain())) == list(map(id, records))
+    batch = lane.take(counting_ids())
+    assert batch is not None
+    lane.finish(0, batch.split(counting_ids()))
+    lane.take(counting_ids())
+    assert list(lane.in_memory()) == records
+    drained = lane.drain(counting_ids())
+    assert [record for part in drained for record in part.records] == records
+    assert [len(part.records) for part in drained] == [1, 1, 3]
     assert lane.due_at() is None
+    assert list(lane.in_memory()) == []
+
+
+def test_a_batch_that_is_put_back_is_the_next_to_be_taken_under_its_id() -> None:
+    lane = Lane(None, BatchPolicy(0.0, 2, 100_000))
+    for _ in range(3):
+        lane.append(make_record())
+    batch = lane.take(counting_ids())
+    lane.put_back()
+    assert lane.under_way is None
+    assert lane.take(counting_ids()) is batch
+
+
+def test_the_oldest_unfinished_signal_is_known_wherever_it_is() -> None:
+    lane = Lane(None, BatchPolicy(0.0, 2, 100_000))
+    assert lane.first_unfinished() is None
+    for fsn in (3, 5, 6):
+        lane.append(Record(b"{}", 0.0, fsn))
+    assert lane.first_unfinished() == 3
+    batch = take(lane, counting_ids(), finish=False)
+    assert lane.first_unfinished() == 3
+    lane.finish(1, batch.after(1, counting_ids()))
+    assert lane.first_unfinished() == 5
+    take(lane, counting_ids())
+    take(lane, counting_ids())
+    assert lane.first_unfinished() is None
+    assert lane.leave_on_disk(9)
+    assert not lane.leave_on_disk(11)
+    assert lane.first_unfinished() == 9
+    assert lane.due_at() == NOW
 
 
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**74 - 1))

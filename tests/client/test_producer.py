@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,8 +23,8 @@ from signal_persistence import (
     BufferFullError,
     ClosedError,
     ConfigurationError,
+    Delivery,
     DeliveryReport,
-    ForkedProducerError,
     InvalidSignalError,
     PasswordCredentials,
     Producer,
@@ -50,7 +51,8 @@ def dead_service() -> Iterator[LoopbackService]:
 
 
 def make_producer(service: LoopbackService, **settings: Any) -> Producer:
-    return Producer(service.url, "key", AccessToken("token"), **settings)
+    """Return a producer that keeps signals in memory only, unless `spool_dir` is given."""
+    return Producer(service.url, "key", AccessToken("token"), **{"spool_dir": None} | settings)
 
 
 @pytest.mark.parametrize(("transport", "address"), [("edge", EDGE), ("rpc", RPC)])
@@ -237,7 +239,11 @@ def test_a_producer_says_at_exit_that_it_was_not_closed_and_what_was_lost() -> N
         from tests.client.scripted_service import make_signal
         from signal_persistence import AccessToken, Producer
         producer = Producer(
-            "http://127.0.0.1:9", "key", AccessToken("token"), close_timeout_ms=100
+            "http://127.0.0.1:9",
+            "key",
+            AccessToken("token"),
+            spool_dir=None,
+            close_timeout_ms=100,
         )
         producer.publish(make_signal(0))
     """
@@ -253,27 +259,133 @@ def test_a_producer_says_at_exit_that_it_was_not_closed_and_what_was_lost() -> N
     assert "Cannot deliver 1 signals" in done.stderr
 
 
-def _in_child(producer: Producer, answers: Any) -> None:
+def _in_child(producer: Producer, of_parent: Delivery, answers: Any) -> None:
+    """Use the parent's producer: everything about it must be new here."""
+    report = producer.publish(make_signal(1)).result(10)
     try:
-        producer.publish(make_signal(1))
-    except ForkedProducerError as error:
-        answers.put(str(error))
-    producer.close()
+        of_parent.result(0)
+    except (ClosedError, TimeoutError) as error:
+        answers.put((report.status, type(error).__name__, producer.stats().accepted))
+    answers.put(producer.close())
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_is_told_to_make_its_own_producer(service: LoopbackService) -> None:
+@pytest.mark.parametrize("spooled", [False, True])
+def test_a_forked_child_starts_afresh_and_leaves_the_parents_signals_to_the_parent(
+    service: LoopbackService, tmp_path: Path, spooled: bool
+) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    with make_producer(service, linger_ms=0) as producer:
-        child = context.Process(target=_in_child, args=(producer, answers))
+    spool = tmp_path if spooled else None
+    credentials = {UUID(int=1): AccessToken("token")}
+    with Producer(service.url, "key", credentials, spool_dir=spool, linger_ms=500) as producer:
+        account = UUID(int=1)
+        before = producer.publish(make_signal(0), account_id=account)
+        child = context.Process(target=_in_child, args=(producer, before, answers))
         child.start()
-        assert "make one in the child" in answers.get(timeout=20)
+        assert answers.get(timeout=20) == ("accepted", "ClosedError", 1)
+        assert answers.get(timeout=20) == 0
         child.join(20)
         assert child.exitcode == 0
-        assert producer.publish(make_signal(0)).result(5).status == "accepted"
+        assert before.result(10).status == "accepted"
+        assert producer.publish(make_signal(2)).result(10).status == "accepted"
+        assert producer.stats().accepted == 2
+    sent = [signal["price"] for request in service.received for signal in request.json()["signals"]]
+    assert sorted(sent) == [100.0, 101.0, 102.0]
+    if spooled:
+        slots = [path.name for path in tmp_path.glob("*/slots/*")]
+        assert sorted(slots) == ["0001", "0002"]
     answers.close()
     answers.join_thread()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("spooled", [False, True])
+def test_a_callback_may_fork_and_both_sides_go_on_publishing(
+    service: LoopbackService, tmp_path: Path, spooled: bool
+) -> None:
+    account = UUID(int=1)
+    codes: list[int] = []
+
+    def hostile(report: DeliveryReport) -> None:
+        if codes:
+            return
+        child = os.fork()
+        if not child:
+            try:
+                sent = producer.publish(make_signal(1), on_delivery=lambda report: None)
+                os._exit(not (sent.result(10).stored and producer.close() == 0))
+            finally:
+                os._exit(2)
+        codes.append(os.waitpid(child, 0)[1])
+
+    with Producer(
+        service.url,
+        "key",
+        {account: AccessToken("token")},
+        spool_dir=tmp_path if spooled else None,
+        on_delivery=hostile,
+        linger_ms=0,
+    ) as producer:
+        producer.publish(make_signal(0), account_id=account).result(5)
+        assert producer.publish(make_signal(2)).result(10).stored
+        assert producer.flush(5) == 0
+    assert codes == [0]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_an_async_producer_made_before_a_fork_works_in_parent_and_child(
+    service: LoopbackService, tmp_path: Path
+) -> None:
+    producer = AsyncProducer(
+        service.url, "key", {UUID(int=1): AccessToken("token")}, spool_dir=tmp_path, linger_ms=0
+    )
+
+    async def use(number: int) -> int:
+        async with producer:
+            delivery = await producer.publish(make_signal(number), account_id=UUID(int=1))
+            await delivery
+        return producer.stats().delivered
+
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(asyncio.run(use(1)) != 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert asyncio.run(use(0)) == 1
+
+
+def test_credentials_that_do_not_say_whose_they_are_cannot_have_a_spool(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"pass \{account_id: credentials\}"):
+        Producer("http://service.test", "key", AccessToken(lambda: "token"), spool_dir=tmp_path)
+
+
+def test_a_producer_without_a_word_about_it_keeps_its_signals_in_the_spool(
+    dead_service: LoopbackService, service: LoopbackService
+) -> None:
+    credentials = {UUID(int=1): AccessToken("token")}
+    with Producer(dead_service.url, "key", credentials, close_timeout_ms=0) as producer:
+        fsn = producer.publish(make_signal(0)).fsn
+        assert not producer.await_acked(fsn, 0.1)
+    assert producer.stats().pending == 1
+    with Producer(dead_service.url, "key", credentials, close_timeout_ms=0) as producer:
+        assert producer.stats().recovered == 1
+        assert (producer.published_fsn, producer.acked_fsn) == (fsn, fsn - 1)
+        assert producer.close(0) == 1
+
+
+@pytest.mark.parametrize("fsync", ["never", "interval", "always"])
+def test_every_fsync_policy_delivers(service: LoopbackService, tmp_path: Path, fsync: Any) -> None:
+    credentials = {UUID(int=1): AccessToken("token")}
+    with Producer(
+        service.url, "key", credentials, spool_dir=tmp_path, spool_fsync=fsync, linger_ms=1
+    ) as producer:
+        deliveries = [producer.publish(make_signal(number)) for number in range(30)]
+        assert [delivery.result(10).fsn for delivery in deliveries] == list(range(1, 31))
+        assert producer.await_acked(30, 5)
+        assert producer.acked_fsn == 30
 
 
 @pytest.mark.parametrize(
@@ -293,7 +405,7 @@ def test_a_forked_child_is_told_to_make_its_own_producer(service: LoopbackServic
 )
 def test_a_setting_outside_its_range_is_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
-        Producer("http://service.test", "key", AccessToken("token"), **settings)
+        Producer("http://service.test", "key", AccessToken("token"), spool_dir=None, **settings)
 
 
 def test_a_producer_of_no_account_is_refused() -> None:
@@ -307,7 +419,9 @@ async def test_the_async_face_publishes_awaits_and_closes(service: LoopbackServi
     async def note(report: DeliveryReport) -> None:
         seen.append(report)
 
-    async with AsyncProducer(service.url, "key", AccessToken("token"), linger_ms=1) as producer:
+    async with AsyncProducer(
+        service.url, "key", AccessToken("token"), spool_dir=None, linger_ms=1
+    ) as producer:
         deliveries = [await producer.publish(make_signal(n), on_delivery=note) for n in range(20)]
         reports = await asyncio.gather(*deliveries)
         assert await producer.flush(5) == 0
@@ -319,7 +433,12 @@ async def test_the_async_face_waits_for_room_and_then_refuses(
     dead_service: LoopbackService,
 ) -> None:
     producer = AsyncProducer(
-        dead_service.url, "key", AccessToken("token"), buffer_max_messages=1, max_block_ms=30
+        dead_service.url,
+        "key",
+        AccessToken("token"),
+        spool_dir=None,
+        buffer_max_messages=1,
+        max_block_ms=30,
     )
     await producer.publish(make_signal(0))
     with pytest.raises(BufferFullError):

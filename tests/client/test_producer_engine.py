@@ -364,14 +364,14 @@ def test_the_buffer_is_bounded_by_messages_and_says_why_it_is_full() -> None:
         sender, record = engine.prepare(make_signal(5), None, None)
         assert not engine.offer(sender, record)
         with pytest.raises(BufferFullError) as caught:
-            await engine.wait_for_room(record, 0.01)
+            await engine.wait_for_room(sender, record, 0.01)
         assert caught.value.reason == "backpressure"
         await asyncio.sleep(0.1)
         with pytest.raises(BufferFullError) as caught:
-            await engine.wait_for_room(record, 0.0)
+            await engine.wait_for_room(sender, record, 0.0)
         assert caught.value.reason == "disconnected"
         assert caught.value.outage_started_at is not None
-        await engine.wait_for_room(record, 60)
+        await engine.wait_for_room(sender, record, 60)
         assert engine.offer(sender, record)
         await close(engine, 10)
         assert engine.stats().delivered == 6
@@ -401,7 +401,7 @@ def test_waiting_for_room_ends_when_the_producer_is_closed() -> None:
         engine = make_engine(service, buffer_max_messages=1)
         publish(engine, make_signal(0))
         sender, record = engine.prepare(make_signal(1), None, None)
-        waiting = asyncio.create_task(engine.wait_for_room(record, 1_000))
+        waiting = asyncio.create_task(engine.wait_for_room(sender, record, 1_000))
         await asyncio.sleep(1)
         closing = asyncio.create_task(close(engine, 5))
         await waiting
@@ -566,10 +566,10 @@ def test_slow_callbacks_push_back_on_publish_instead_of_losing_reports() -> None
         assert await engine.flush(None) == 0
         sender, record = engine.prepare(make_signal(4), None, None)
         with pytest.raises(BufferFullError) as caught:
-            await engine.wait_for_room(record, 1.0)
+            await engine.wait_for_room(sender, record, 1.0)
         assert caught.value.reason == "callbacks"
         may_end.set()
-        await engine.wait_for_room(record, 1.0)
+        await engine.wait_for_room(sender, record, 1.0)
         assert engine.offer(sender, record)
         await close(engine, 1)
         assert numbers_of(seen) == list(range(5))

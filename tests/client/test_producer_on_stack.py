@@ -225,7 +225,7 @@ def test_a_refused_token_keeps_the_signals_until_the_credentials_are_repaired(
     with Producer(
         stack.api_url,
         stack.publishable_key,
-        AccessToken(lambda: token),
+        {trading.account.account_id: AccessToken(lambda: token)},
         linger_ms=0,
         retry_backoff_max_ms=50,
     ) as producer:

@@ -59,10 +59,10 @@ def test_every_setting_is_described_with_its_default(
         for row in rows
         for setting, default in zip(row[1].split(", "), row[2].split(", "), strict=True)
     }
-    units = {"KiB": 1024, "MiB": 1024**2}
+    units = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
     number, _, unit = described[name].replace(",", "").strip('`"').partition(" ")
-    expected = {"none": None}.get(number, number)
-    if isinstance(parameter.default, int | float):
+    expected = {"none": None, "no": False}.get(number, number)
+    if isinstance(parameter.default, int | float) and parameter.default is not False:
         assert int(number) * units.get(unit, 1) == parameter.default
     else:
         assert expected == parameter.default
