@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import asyncpg
 
@@ -31,6 +32,7 @@ from generate_series(
   date_trunc(split_part($4, ' ', 2), $2::timestamptz, 'UTC'), $3::timestamptz, $4::text::interval
 ) as span (starts)
 """
+ANNOUNCE = "update private.accounts set packed_until = $1"
 SPANS = {"warm": "1 day", "cold": "1 month"}
 """What is packed and merged at once: no segment reaches beyond."""
 
@@ -49,6 +51,8 @@ async def fill_storage(
     accounts = await connection.fetch("select account_no from bench.accounts order by rank")
     waiting = [account["account_no"] for account in accounts]
     await asyncio.gather(*(_pack(dsn, plan, waiting) for _ in range(CONNECTIONS)))
+    _, packed_until = plan.window("warm")
+    await connection.execute(ANNOUNCE, packed_until - timedelta(microseconds=1))
     # The job rolls up what last_seq tells of: only the accounts that are asked have one by now.
     await advance_accounts(connection, [target.account_id for target in targets])
     await run_to_end(connection, "rollup")

@@ -25,6 +25,7 @@ INDEXES = (
     f"create unique index on {TABLE} (account_no, generated_at, trader_no, symbol, timeframe)",
     f"create index on {TABLE} (account_no, seq)",
 )
+UNITS = {"1m": "minute", "1d": "day"}
 COLUMN_LIST = """
 select string_agg(
   format('%I %s%s', attname, format_type(atttypid, atttypmod),
@@ -81,17 +82,23 @@ def page_query(question: Question) -> tuple[str, list[Any]]:
 
 
 def rollup_query(question: Question, bucket: str) -> tuple[str, list[Any]]:
-    """Return the statement that makes one row a day; `bucket` is the day of generated_at."""
+    """Return the statement that makes one row a group and bucket.
+
+    `bucket` is that of generated_at, with {} where the unit of the question goes.
+    """
     where = _conditions(question)
+    unit = UNITS[question.resolution or ""]
     return (
         f"""
-        select coalesce(json_agg(day), '[]')
+        select coalesce(json_agg(summed), '[]')
         from (
           select
-            {bucket} as bucket, count(*) as signals, sum(confidence) as confidence_sum,
-            min(price) as price_min, max(price) as price_max, sum(price) as price_sum
-          from {TABLE} where {where} group by 1 order by 1
-        ) as day
+            {bucket.format(unit)} as bucket, trader_no, symbol, timeframe, count(*) as signals,
+            sum(confidence) as confidence_sum, min(price) as price_min, max(price) as price_max,
+            sum(price) as price_sum
+          from {TABLE} where {where} group by 1, 2, 3, 4
+          order by 1 desc, 2 desc, 3 desc, 4 desc limit {question.page_size}
+        ) as summed
         """,
         where.arguments,
     )

@@ -17,6 +17,8 @@ from benchmarks.publishing import Target
 PAGE, LARGE_PAGE = 100, 1000
 WEEK = timedelta(days=7)
 YEAR = timedelta(days=364)
+MINUTES: Final = {"hot": timedelta(hours=6), "warm": timedelta(days=3), "cold": timedelta(days=60)}
+"""How long a chart by minutes is: there are fewer signals the older they are."""
 TRIES = 100
 
 
@@ -165,6 +167,19 @@ class Chooser:
             page_size=LARGE_PAGE,
         )
 
+    async def rollup_minutes(self, tier: str) -> Question:
+        """Ask what a trader signalled by the minute up to a time somewhere in the tier."""
+        to_time = self._time(tier).replace(second=0, microsecond=0)
+        reader = self._reader(tier)
+        return Question(
+            reader=reader,
+            resolution="1m",
+            trader=self._chance.choice(reader.traders),
+            from_time=to_time - MINUTES[tier],
+            to_time=to_time,
+            page_size=LARGE_PAGE,
+        )
+
     def _reader(self, tier: str) -> Reader:
         return self._chance.choice([reader for reader in self._readers if tier in reader.seqs])
 
@@ -198,6 +213,9 @@ READS: Final[Mapping[str, tuple[str, Ask]]] = {
     "range_7_days": ("warm", Chooser.range_7_days),
     "range_7_days_cold": ("cold", Chooser.range_7_days),
     "rollup_1_year": ("cold", Chooser.rollup_1_year),
+    "rollup_minutes_hot": ("hot", Chooser.rollup_minutes),
+    "rollup_minutes_warm": ("warm", Chooser.rollup_minutes),
+    "rollup_minutes_cold": ("cold", Chooser.rollup_minutes),
 }
 """By name: the tier that the answer lies in, and how the question is chosen."""
 

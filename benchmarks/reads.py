@@ -115,18 +115,18 @@ class OverHttp:
 class Peer:
     """One table that holds everything."""
 
-    def __init__(self, connection: asyncpg.Connection, day: str) -> None:
+    def __init__(self, connection: asyncpg.Connection, bucket: str) -> None:
         self._connection = connection
-        self._day = day
+        self._bucket = bucket
 
     async def ask(self, question: Question) -> tuple[float, Answer]:
         if question.resolution:
-            statement, arguments = rollup_query(question, self._day)
+            statement, arguments = rollup_query(question, self._bucket)
         else:
             statement, arguments = page_query(question)
         took, answer = await _timed(self._connection.fetchval(statement, *arguments))
         rows = json.loads(answer)
-        return took, _days(rows) if question.resolution else [row["seq"] for row in rows]
+        return took, _buckets(rows) if question.resolution else [row["seq"] for row in rows]
 
 
 async def _timed(answer: Awaitable[Any]) -> tuple[float, Any]:
@@ -137,12 +137,12 @@ async def _timed(answer: Awaitable[Any]) -> tuple[float, Any]:
 
 def _answer(answer: Mapping[str, Any]) -> Answer:
     if "rollups" in answer:
-        return _days(answer["rollups"])
+        return _buckets(answer["rollups"])
     return [signal["seq"] for signal in answer["signals"]]
 
 
-def _days(rollups: Sequence[Mapping[str, Any]]) -> Answer:
-    return sorted((rollup["bucket"][:10], rollup["signals"]) for rollup in rollups)
+def _buckets(rollups: Sequence[Mapping[str, Any]]) -> Answer:
+    return sorted((rollup["bucket"][:16], rollup["signals"]) for rollup in rollups)
 
 
 async def measure(
@@ -204,8 +204,8 @@ async def run(project: Project, timescale: str, options: argparse.Namespace) -> 
         systems: dict[str, System] = {
             "ours": own.ask,
             "http": OverHttp(project, http).ask,
-            "plain": Peer(plain, "date_trunc('day', generated_at, 'UTC')").ask,
-            "timescale": Peer(peer, "time_bucket('1 day', generated_at)").ask,
+            "plain": Peer(plain, "date_trunc('{}', generated_at, 'UTC')").ask,
+            "timescale": Peer(peer, "time_bucket('1 {}', generated_at)").ask,
         }
         chooser = Chooser(readers, plan, own.page_end, chance)
         runs = []

@@ -11,7 +11,8 @@ warm_bytes       in segments, as packed after a day; cold_bytes: as merged after
                  room that replaced segments leave for new ones (with it: cold_bytes_before_reuse)
 ledger_bytes     private.batches; audit_bytes: audit.links; broadcast_bytes: realtime.messages. They
                  are of batches: of --batch signals here, and *_per_batch tells what one takes
-rollup_bytes     the rollups of a minute, an hour and a day; other_bytes: all other private tables
+rollup_bytes     the rollups of an hour and a day (those of a minute are not stored); other_bytes:
+                 all other private tables
 billion_gb       the 6.94 days in which 100,000 signals a minute are a billion. A day is packed when
                  all of it is older than 24 hours, so 24 to 48 hours are hot, 36 on average; the
                  rest is packed. Ledger, audit and rollups are of all of them (they are kept longer

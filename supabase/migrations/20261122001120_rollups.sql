@@ -1,16 +1,35 @@
 -- Rollups: what each trader signalled per minute, hour and day, by symbol and timeframe.
--- Every signal is merged in once, by its seq: private.rollup_heads says how far an account has got.
+-- Hours and days are stored, each signal merged in once, by its seq: private.rollup_heads says how
+-- far an account has got. Minutes are not stored: query_rollups makes them from the signals.
 -- Must never break: the stored rollups and the signals after the head together equal a recount.
 
-create function private.resolutions()
+create function private.bucket_width(resolution text)
+returns interval
+language sql
+immutable
+set search_path = ''
+as $$
+  select case bucket_width.resolution
+    when '1m' then interval '1 minute'
+    when '1h' then interval '1 hour'
+    when '1d' then interval '24 hours'
+  end
+$$;
+
+comment on function private.bucket_width is
+'How long the buckets of a resolution are, null for what is none. They begin at whole minutes, hours
+and days in UTC.';
+
+create function private.stored_resolutions()
 returns text[]
 language sql
 immutable
 set search_path = ''
-as $$ select array['1m', '1h', '1d'] $$;
+as $$ select array['1h', '1d'] $$;
 
-comment on function private.resolutions is
-'How wide a bucket may be, finest first. Buckets begin at whole minutes, hours and days in UTC.';
+comment on function private.stored_resolutions is
+'The resolutions with rows in private.rollups. Minutes have none: so few signals are in one that
+their sums would take more than the signals themselves.';
 
 create table private.rollups (
   bucket timestamptz not null,
@@ -38,8 +57,6 @@ create table private.rollups (
   primary key (account_no, resolution, bucket, trader_no, symbol, timeframe)
 ) partition by list (resolution);
 
-create table private.rollups_1m partition of private.rollups
-for values in ('1m') partition by range (bucket);
 create table private.rollups_1h partition of private.rollups
 for values in ('1h') partition by range (bucket);
 create table private.rollups_1d partition of private.rollups
@@ -74,14 +91,17 @@ create type private.seq_range as (
 
 comment on type private.seq_range is 'Signals of an account that follow each other by seq.';
 
-create function private.rollups_of(signals private.signals[])
+create function private.rollups_of(
+  signals private.signals[],
+  resolution text
+)
 returns setof private.rollups
 language sql
 immutable
 set search_path = ''
 as $$
   select
-    coalesce(signal.minute, signal.hour, signal.day),
+    signal.bucket,
     min(signal.generated_at),
     max(signal.generated_at),
     sum(signal.confidence),
@@ -101,25 +121,21 @@ as $$
     (count(*) filter (where signal.word = 'enter_short'))::integer,
     (count(*) filter (where signal.word = 'exit_short'))::integer,
     signal.timeframe,
-    case grouping(signal.hour, signal.minute) when 0 then '1m' when 1 then '1h' else '1d' end,
+    rollups_of.resolution,
     signal.symbol
   from (
     select
       each.*,
       (private.actions())[each.action] as word,
-      date_bin('1 minute', each.generated_at, timestamptz 'epoch') as minute,
-      date_bin('1 hour', each.generated_at, timestamptz 'epoch') as hour,
-      date_bin('1 day', each.generated_at, timestamptz 'epoch') as day
-    from unnest(rollups_of.signals) as each
+      date_bin(wide.width, each.generated_at, timestamptz 'epoch') as bucket
+    -- Looked up once, not for each signal.
+    from (select private.bucket_width(rollups_of.resolution) as width offset 0) as wide
+    cross join unnest(rollups_of.signals) as each
   ) as signal
-  -- The three are prefixes of one order, so one sort serves them all.
-  group by
-    signal.account_no, signal.trader_no, signal.symbol, signal.timeframe,
-    grouping sets (
-      (signal.day, signal.hour, signal.minute), (signal.day, signal.hour), (signal.day))
+  group by signal.account_no, signal.trader_no, signal.symbol, signal.timeframe, signal.bucket
 $$;
 
-comment on function private.rollups_of is 'The given signals, summed up at every resolution.';
+comment on function private.rollups_of is 'The given signals, summed up at one resolution.';
 
 create function private.merged_rollup(
   stored private.rollups,
@@ -166,6 +182,34 @@ $$;
 
 comment on function private.merged_rollup is
 'One rollup of two that are of the same bucket and group but of different signals.';
+
+create function private.merged_rollups(
+  parts private.rollups[],
+  row_limit integer
+)
+returns private.rollups[]
+language plpgsql
+immutable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+begin
+  return array(
+    select
+      case cardinality(same.parts)
+        when 1 then same.parts[1] else private.merged_rollup(same.parts[1], same.parts[2]) end
+    from (
+      select part.bucket, part.trader_no, part.symbol, part.timeframe, array_agg(part) as parts
+      from unnest(merged_rollups.parts) as part
+      group by part.bucket, part.trader_no, part.symbol, part.timeframe
+    ) as same
+    order by same.bucket desc, same.trader_no desc, same.symbol desc, same.timeframe desc
+    limit merged_rollups.row_limit);
+end
+$$;
+
+comment on function private.merged_rollups is
+'The first rollups of an account, newest first, given in one or two parts each.';
 
 create function private.next_to_roll_up(signals integer)
 returns setof private.seq_range
@@ -275,19 +319,21 @@ set lock_timeout = '5s'
 as $$
 declare
   v_ranges private.seq_range[];
+  v_signals private.signals[];
   v_added private.rollups[];
 begin
   -- Two at once would merge the same signals twice.
   perform pg_advisory_xact_lock(hashtext('private.rollup_step'));
   v_ranges := array(select range from private.next_to_roll_up(10000) as range);
+  v_signals := private.signals_in(v_ranges);
   v_added := array(
     select added
-    from private.rollups_of(private.signals_in(v_ranges)) as added
-    inner join (
+    from (
       select each.resolution, private.kept_since(each.resolution) as since
-      from unnest(private.resolutions()) as each (resolution)
+      from unnest(private.stored_resolutions()) as each (resolution)
       offset 0
-    ) as kept on kept.resolution = added.resolution
+    ) as kept
+    cross join lateral private.rollups_of(v_signals, kept.resolution) as added
     where added.bucket >= kept.since
   );
   perform private.ensure_partitions(
@@ -331,15 +377,15 @@ begin
   return query
   with kept as (
     select each.resolution, private.kept_since(each.resolution) as since
-    from unnest(private.resolutions()) as each (resolution)
+    from unnest(private.stored_resolutions()) as each (resolution)
   ),
   recounted as (
     select
       signal.account_no,
       kept.resolution,
       date_trunc(
-        case kept.resolution when '1m' then 'minute' when '1h' then 'hour' else 'day' end,
-        signal.generated_at, 'UTC') as bucket,
+        case kept.resolution when '1h' then 'hour' else 'day' end, signal.generated_at, 'UTC'
+      ) as bucket,
       signal.trader_no,
       signal.symbol,
       signal.timeframe,
@@ -400,272 +446,8 @@ comment on function private.rollup_differences is
 'Where stored rollups differ from a recount of the same signals: no row when all is well. It reads
 everything that is stored of one account, or of all: for tests and for operators who doubt.';
 
-create function private.encode_rollup_cursor(
-  resolution text,
-  rollup json
-)
-returns text
-language sql
-stable
-set search_path = ''
-as $$
-  select private.to_base64url(
-    encode_rollup_cursor.resolution || ' '
-    || (extract(epoch from (rollup ->> 'bucket')::timestamptz) * 1000000)::bigint || ' '
-    || (rollup ->> 'trader_id') || ' ' || (rollup ->> 'symbol') || ' ' || (rollup ->> 'timeframe'))
-$$;
-
-comment on function private.encode_rollup_cursor is
-'The opaque cursor after a rollup: base64url of the resolution and of what identifies it.';
-
-create function private.decode_rollup_cursor(
-  cursor text,
-  resolution text,
-  out bucket timestamptz,
-  out trader_no integer,
-  out symbol text,
-  out timeframe smallint
-)
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  v_parts text[];
-begin
-  if decode_rollup_cursor.cursor is null then
-    bucket := 'infinity';
-    trader_no := 0;
-    symbol := '';
-    timeframe := 0;
-    return;
-  end if;
-  v_parts := regexp_match(
-    private.from_base64url(decode_rollup_cursor.cursor),
-    '^(1m|1h|1d) ([0-9]{1,16}) ([0-9a-f-]{36}) ([^ ]{1,32}) ([^ ]{1,3})$');
-  bucket := timestamptz 'epoch' + v_parts[2]::bigint * interval '1 microsecond';
-  select trader.trader_no into trader_no
-  from private.traders as trader
-  where trader.trader_id::text = v_parts[3];
-  symbol := v_parts[4];
-  timeframe := array_position(private.timeframes(), v_parts[5]);
-  if trader_no is null or timeframe is null or v_parts[1] <> decode_rollup_cursor.resolution then
-    perform private.raise_error(
-      400, 'invalid_cursor', 'Cannot continue: the cursor is not one that this query returned.',
-      'Start again without a cursor, and keep the resolution while paging.');
-  end if;
-end
-$$;
-
-comment on function private.decode_rollup_cursor is
-'After which rollup a page starts; PT400 for a cursor that is changed or of another resolution.';
-
-create function private.require_resolution(resolution text)
-returns void
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if (require_resolution.resolution = any(private.resolutions())) is not true then
-    perform private.raise_error(
-      400, 'invalid_filter', 'Cannot sum up: resolution must be 1m, 1h or 1d.',
-      'Use 1m, 1h or 1d.');
-  end if;
-end
-$$;
-
-comment on function private.require_resolution is
-'PT400 unless there are rollups of this resolution.';
-
-create function private.shown_rollup(
-  rollup private.rollups,
-  trader_id uuid
-)
-returns json
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  v_signals integer :=
-    rollup.enter_long + rollup.exit_long + rollup.enter_short + rollup.exit_short;
-begin
-  return json_build_object(
-    'bucket', rollup.bucket,
-    'trader_id', trader_id,
-    'symbol', rollup.symbol,
-    'timeframe', (private.timeframes())[rollup.timeframe],
-    'signals', v_signals,
-    'enter_long', rollup.enter_long,
-    'exit_long', rollup.exit_long,
-    'enter_short', rollup.enter_short,
-    'exit_short', rollup.exit_short,
-    'first_generated_at', rollup.first_generated_at,
-    'last_generated_at', rollup.last_generated_at,
-    'confidence_min', rollup.confidence_min,
-    'confidence_max', rollup.confidence_max,
-    'confidence_avg', rollup.confidence_sum / v_signals,
-    'confidence_stddev', sqrt(rollup.confidence_squares / nullif(v_signals - 1, 0)),
-    'price_first', rollup.price_first,
-    'price_last', rollup.price_last,
-    'price_min', rollup.price_min,
-    'price_max', rollup.price_max,
-    'price_avg', rollup.price_sum / v_signals,
-    'price_stddev', sqrt(rollup.price_squares / nullif(v_signals - 1, 0)));
-end
-$$;
-
-comment on function private.shown_rollup is
-'A rollup as clients see it. stddev is that of a sample: null for one signal.';
-
-create function private.live_rollups(account private.accounts)
-returns private.rollups[]
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  v_seq bigint := coalesce((
-    select head.seq from private.rollup_heads as head
-    where head.account_no = account.account_no), 0);
-begin
-  return array(
-    select live
-    from private.rollups_of(array(
-      select signal
-      from private.signals_by_seq(account.account_no, v_seq + 1, account.last_seq) as signal
-      where account.last_seq > v_seq
-    )) as live
-  );
-end
-$$;
-
-comment on function private.live_rollups is
-'What of the account is not in the stored rollups yet, summed up. The account''s row must be of the
-snapshot of the statement that asks, as it is within a stable function.';
-
-create function private.query_rollups(
-  traders uuid[],
-  symbols text[],
-  timeframes text[],
-  resolution text,
-  from_time timestamptz,
-  to_time timestamptz,
-  cursor text,
-  page_size integer
-)
-returns json
-language plpgsql
-stable
-set search_path = ''
-set timezone = 'UTC'
--- Planned at each call: the times given leave out partitions.
-set plan_cache_mode = 'force_custom_plan'
-as $$
-declare
-  v_account_id uuid := private.caller_id('signals:read');
-  v_page_size integer := coalesce(query_rollups.page_size, 100);
-  v_account private.accounts;
-  v_since timestamptz;
-  v_start record;
-  v_trader_nos integer[] := array(
-    select trader.trader_no from private.traders as trader
-    where trader.trader_id = any(query_rollups.traders));
-  v_timeframes integer[] := array(
-    select array_position(private.timeframes(), word)
-    from unnest(query_rollups.timeframes) as each (word));
-  v_live private.rollups[];
-  v_rows json[];
-begin
-  perform private.require_query(
-    greatest(
-      cardinality(query_rollups.traders), cardinality(query_rollups.symbols),
-      cardinality(query_rollups.timeframes)),
-    'newest', v_page_size);
-  perform private.require_resolution(query_rollups.resolution);
-  select cursor_start.* into v_start
-  from private.decode_rollup_cursor(query_rollups.cursor, query_rollups.resolution) as cursor_start;
-  select account.* into v_account
-  from private.accounts as account
-  where account.account_id = v_account_id;
-  v_since := greatest(
-    query_rollups.from_time,
-    private.kept_since(query_rollups.resolution, v_account.tier));
-  v_live := private.live_rollups(v_account);
-  v_rows := array(
-    select private.shown_rollup(
-      case cardinality(page.parts)
-        when 1 then page.parts[1] else private.merged_rollup(page.parts[1], page.parts[2]) end,
-      trader.trader_id)
-    from (
-      select each.bucket, each.trader_no, each.symbol, each.timeframe, array_agg(each.part) as parts
-      from (
-        select rollup.bucket, rollup.trader_no, rollup.symbol, rollup.timeframe, rollup.part
-        from (
-          select stored.*, stored as part from private.rollups as stored
-          union all
-          select live.*, live as part from unnest(v_live) as live
-        ) as rollup
-        where rollup.account_no = v_account.account_no
-          and rollup.resolution = query_rollups.resolution
-          and rollup.bucket >= v_since
-          and (query_rollups.to_time is null or rollup.bucket < query_rollups.to_time)
-          and rollup.bucket <= v_start.bucket
-          and (rollup.bucket, rollup.trader_no, rollup.symbol, rollup.timeframe)
-            < (v_start.bucket, v_start.trader_no, v_start.symbol, v_start.timeframe)
-          and (query_rollups.traders is null or rollup.trader_no = any(v_trader_nos))
-          and (query_rollups.symbols is null or rollup.symbol = any(query_rollups.symbols))
-          and (query_rollups.timeframes is null or rollup.timeframe = any(v_timeframes))
-        order by
-          rollup.bucket desc, rollup.trader_no desc, rollup.symbol desc, rollup.timeframe desc
-        -- A rollup is in one or two parts: what is stored, and what is not rolled up yet.
-        limit 2 * (v_page_size + 1)
-      ) as each
-      group by each.bucket, each.trader_no, each.symbol, each.timeframe
-      order by each.bucket desc, each.trader_no desc, each.symbol desc, each.timeframe desc
-      limit v_page_size + 1
-    ) as page
-    inner join private.traders as trader on trader.trader_no = page.trader_no
-    order by page.bucket desc, page.trader_no desc, page.symbol desc, page.timeframe desc
-  );
-  return json_build_object(
-    'rollups', array_to_json(v_rows[:v_page_size]),
-    'next_cursor', case when cardinality(v_rows) > v_page_size then
-      private.encode_rollup_cursor(query_rollups.resolution, v_rows[v_page_size]) end,
-    'last_seq', coalesce(v_account.last_seq, 0));
-end
-$$;
-
-comment on function private.query_rollups is 'Body of public.query_rollups.';
-
-create function public.query_rollups(
-  traders uuid[] default null,
-  symbols text[] default null,
-  timeframes text[] default null,
-  resolution text default '1m',
-  "from" timestamptz default null,
-  "to" timestamptz default null,
-  cursor text default null,
-  page_size integer default 100
-)
-returns json
-language sql
-stable
-set search_path = ''
-as $$
-  select private.query_rollups(
-    traders, symbols, timeframes, resolution, "from", "to", cursor, page_size)
-$$;
-
-comment on function public.query_rollups is
-'A page of the caller''s rollups (resolution 1m, 1h or 1d), newest bucket first: those that begin at
-or after from and before to, as far back as the account''s tier keeps them. The bucket that is not
-over is included: a page always equals a recount of the account''s signals up to last_seq.';
-
 alter table private.rollups enable row level security;
 -- Row-level security is not inherited: whoever reached a partition would see no row there.
-alter table private.rollups_1m enable row level security;
 alter table private.rollups_1h enable row level security;
 alter table private.rollups_1d enable row level security;
 alter table private.rollup_heads enable row level security;
@@ -680,13 +462,8 @@ using (account_no = (select private.caller_account_no('signals:read')));
 
 grant select on private.rollups, private.rollup_heads to authenticated, service_role;
 
-grant execute on function private.resolutions to authenticated;
+grant execute on function private.bucket_width to authenticated;
+grant execute on function private.stored_resolutions to authenticated;
 grant execute on function private.rollups_of to authenticated;
 grant execute on function private.merged_rollup to authenticated;
-grant execute on function private.live_rollups to authenticated;
-grant execute on function private.require_resolution to authenticated;
-grant execute on function private.shown_rollup to authenticated;
-grant execute on function private.encode_rollup_cursor to authenticated;
-grant execute on function private.decode_rollup_cursor to authenticated;
-grant execute on function private.query_rollups to authenticated;
-grant execute on function public.query_rollups to authenticated;
+grant execute on function private.merged_rollups to authenticated;

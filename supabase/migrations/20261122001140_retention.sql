@@ -7,14 +7,14 @@ create table private.retention (
   tier text not null references private.tiers (tier),
   keep interval,
   primary key (data, tier),
-  constraint data_is_known check (data in ('signals', '1m', '1h', '1d', 'ledger')),
+  constraint data_is_known check (data in ('signals', '1h', '1d', 'ledger')),
   -- Late signals, and retries of a batch, come for 7 days.
   constraint keep_is_7_days_or_more check (keep >= interval '7 days')
 );
 
 comment on table private.retention is
-'How long each kind of data is kept for accounts of a tier: signals, rollups of 1m, 1h and 1d, and
-the ledger that answers repeated requests.';
+'How long each kind of data is kept for accounts of a tier: signals (and with them rollups of 1m,
+which are made of them), rollups of 1h and 1d, and the ledger that answers repeated requests.';
 comment on column private.retention.keep is
 'Null means for ever. What is stored for all tiers together goes by the longest of them.';
 
@@ -23,8 +23,7 @@ select kept.data, tier.tier, kept.keep
 from private.tiers as tier
 cross join (
   values
-  ('signals', null::interval), ('1m', '7 days'), ('1h', '30 days'), ('1d', '1 year'),
-  ('ledger', '14 days')
+  ('signals', null::interval), ('1h', '30 days'), ('1d', '1 year'), ('ledger', '14 days')
 ) as kept (data, keep);
 
 create function private.kept_since(

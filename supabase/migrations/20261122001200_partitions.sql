@@ -35,7 +35,6 @@ values
 ('private.batches', 'received_at', 'week', '1 day', '4 weeks', 'ledger', null),
 ('private.advances', 'received_at', 'week', '1 day', '4 weeks', 'ledger', null),
 ('audit.links', 'received_at', 'month', '1 day', '3 months', null, null),
-('private.rollups_1m', 'bucket', 'day', '7 days', '7 days', '1m', null),
 ('private.rollups_1h', 'bucket', 'month', '7 days', '2 months', '1h', null),
 ('private.rollups_1d', 'bucket', 'year', '7 days', '1 year', '1d', null);
 

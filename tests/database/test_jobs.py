@@ -284,7 +284,6 @@ async def test_months_of_signals_are_kept_as_long_as_their_tier_says(
     )
     ends = {row["parent"]: row["ends"] for row in oldest}
     assert ends["private.signals"] > now - timedelta(days=8)
-    assert ends["private.rollups_1m"] > now - timedelta(days=7)
     assert ends["private.rollups_1h"] > now - timedelta(days=30)
     assert ends["private.batches"] > now - timedelta(days=14)
     assert ends["private.segments_free"] > now - timedelta(days=30)

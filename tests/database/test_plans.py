@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import pytest_asyncio
 
 from tests.database.callers import make_signals
-from tests.database.explained import ROWS, TODAY, Explained, assert_by_index, filled
+from tests.database.explained import (
+    DEEP_MINUTES,
+    ROWS,
+    TODAY,
+    Explained,
+    assert_by_index,
+    filled,
+    rows_of,
+)
 from tests.plugins.stack import RunningStack
+
+# 300 signals a minute of one group, in the last 100 minutes before a time.
+DENSE = """
+insert into private.signals (
+  generated_at, seq, confidence, price, account_no, trader_no, timeframe, action, symbol)
+select
+  $1::timestamptz - number * interval '200 milliseconds', 1000000 + number, 0.5, number,
+  trader.account_no, trader.trader_no, 6, 1, 'DENSE'
+from generate_series(1, 30000) as number
+cross join private.traders as trader
+where trader.trader_id::text = $2
+"""
+DENSE_MINUTES = """
+select public.query_rollups(
+  symbols => array['DENSE'], cursor => $1, page_size => 1000, "from" => $2, "to" => $3)
+"""
+READ_FOR_MINUTES = 3 * 101
+"""Signals that a page of 100 minutes looks for. Here each is a rollup of its own."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -97,3 +123,71 @@ async def test_a_broadcast_reads_only_the_signals_of_its_batch(explained: Explai
     assert read
     assert all(scan.index for scan in read)
     assert sum(scan.rows for scan in read) <= 25
+
+
+async def test_the_newest_minutes_take_little_more_than_their_signals(
+    explained: Explained,
+) -> None:
+    answer, scans = await explained.run("select public.query_rollups()")
+    assert len(answer["rollups"]) == 100
+    assert_by_index(scans, "pkey")
+    assert rows_of(scans) <= READ_FOR_MINUTES + 20
+
+
+async def test_a_deep_page_of_minutes_takes_as_little_as_the_first(explained: Explained) -> None:
+    answer, scans = await explained.run(
+        DEEP_MINUTES, TODAY - timedelta(days=5), explained.trader_id
+    )
+    assert len(answer["rollups"]) == 100
+    assert_by_index(scans, "pkey")
+    assert rows_of(scans) <= READ_FOR_MINUTES + 20
+
+
+async def test_minutes_from_and_to_leave_out_the_partitions_of_other_days(
+    explained: Explained,
+) -> None:
+    day = TODAY - timedelta(days=3)
+    answer, scans = await explained.run(
+        'select public.query_rollups("from" => $1, "to" => $2, page_size => 1000)',
+        day + timedelta(hours=2),
+        day + timedelta(hours=3),
+    )
+    assert 590 <= len(answer["rollups"]) <= 600
+    assert {scan.table for scan in scans} == {f"signals_p{day:%Y%m%d}"}
+    assert_by_index(scans, "pkey")
+    assert rows_of(scans) <= len(answer["rollups"]) + 1
+
+
+async def test_minutes_of_a_symbol_do_not_read_the_table_from_end_to_end(
+    explained: Explained,
+) -> None:
+    answer, scans = await explained.run(
+        "select public.query_rollups(symbols => array['S7'], page_size => 10)"
+    )
+    assert len(answer["rollups"]) == 10
+    assert_by_index(scans, "pkey")
+    # One signal in 50 has the symbol; 33 are looked for, and the newest of each other day.
+    assert rows_of(scans) < 2500
+
+
+async def test_a_page_that_would_read_very_many_signals_is_cut_at_a_whole_minute(
+    explained: Explained,
+) -> None:
+    to_time = TODAY - timedelta(days=1)
+    from_time = to_time - timedelta(minutes=100)
+    await explained.connection.execute("set local role none")
+    await explained.connection.execute(DENSE, to_time, explained.trader_id)
+    await explained.connection.execute("set local role authenticated")
+    minutes: list[datetime] = []
+    lengths: list[int] = []
+    cursor = None
+    while not lengths or cursor:
+        answer, scans = await explained.run(DENSE_MINUTES, cursor, from_time, to_time)
+        assert rows_of(scans) < 26_000
+        assert {rollup["signals"] for rollup in answer["rollups"]} == {300}
+        minutes += [datetime.fromisoformat(rollup["bucket"]) for rollup in answer["rollups"]]
+        lengths.append(len(answer["rollups"]))
+        cursor = answer["next_cursor"]
+    assert minutes == [to_time - timedelta(minutes=number) for number in range(1, 101)]
+    assert len(lengths) == 2
+    assert 50 < lengths[0] < 80

@@ -41,7 +41,15 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STEP = "select private.rollup_step()"
 SIGNALS = """
 select trader_id::text, symbol, timeframe, generated_at, action, confidence, price
-from public.signals where account_id = $1
+from public.signals
+where account_id = $1
+  and ($2::uuid[] is null or trader_id = any($2))
+  and ($3::text[] is null or symbol = any($3))
+"""
+LOOK = """
+select public.query_rollups(
+  resolution => $1, cursor => $2, page_size => $3, traders => $4::text[]::uuid[], symbols => $5,
+  "from" => $6, "to" => $7)
 """
 BEHIND = """
 select account.last_seq - coalesce(head.seq, 0)
@@ -55,6 +63,40 @@ from private.accounts as account
 cross join lateral private.rollup_differences(account.account_no) as difference
 where account.account_id = $1
 """
+# Every so many signals one: what is packed and what is not then overlap in time and in seq.
+PACK_SOME = """
+with announced as (
+  update private.accounts set packed_until = now() + interval '1 day' where account_id = $1
+  returning account_no
+),
+moved as (
+  delete from private.signals as signal using announced
+  where signal.account_no = announced.account_no and signal.seq % $2 = $3
+  returning signal
+)
+select private.store_segments(array(select signal from moved), 'elite')
+"""
+MERGE_ALL = """
+with taken as (
+  delete from private.segments as segment using private.accounts as account
+  where account.account_id = $1 and segment.account_no = account.account_no
+  returning segment
+)
+select private.store_segments(array(
+  select signal
+  from taken
+  cross join lateral private.unpacked_signals(taken.segment, 1, (taken.segment).signals) as signal
+), 'elite', true)
+"""
+# What takes thousands of signals to come to, after a few: steps of the job, and the parts in which
+# a page of minutes is read, and after which it is cut.
+SMALLER = {
+    "rollup_step": {"(10000)": "(7)"},
+    "minute_rollups": {
+        "least(3 * query.row_limit, 4000)": "5",
+        "20000": "25",
+    },
+}
 PLACES = """
 select
   (select count(*) from private.signals where account_no = account.account_no) as heap,
@@ -106,20 +148,32 @@ class RollUp:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """The days that are over move to segments, whether they are rolled up or not."""
+    """Signals move to segments, whether they are rolled up or not: of every so many one."""
+
+    every: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """All segments become larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A reader pages through the rollups."""
+    """A reader pages through rollups: of all signals or of some, from and to so many 10 s ago."""
 
     resolution: str
     page_size: int
+    trader: int | None = None
+    symbol: int | None = None
+    ago: tuple[int, int] | None = None
 
 
-Operation = Publish | RollUp | Pack | Look
-# Most within three hours, so that groups have several signals; some up to six days late.
-AGO = st.integers(0, 540) | st.integers(0, 6 * 24 * 180)
+Operation = Publish | RollUp | Pack | Merge | Look
+# Most within three hours, so that groups have several signals, many even within a few minutes;
+# some up to six days late.
+AGO = st.integers(0, 9) | st.integers(0, 540) | st.integers(0, 6 * 24 * 180)
 OPERATIONS = st.lists(
     st.builds(
         Publish,
@@ -133,8 +187,16 @@ OPERATIONS = st.lists(
         ).map(tuple),
     )
     | st.builds(RollUp)
-    | st.builds(Pack)
-    | st.builds(Look, st.sampled_from(sorted(WIDTHS)), st.sampled_from([1, 3, 1000])),
+    | st.builds(Pack, st.integers(1, 3), st.integers(0, 2))
+    | st.builds(Merge)
+    | st.builds(
+        Look,
+        st.sampled_from(sorted(WIDTHS)),
+        st.sampled_from([1, 3, 1000]),
+        st.none() | st.integers(0, 1),
+        st.none() | st.integers(0, 2),
+        st.none() | st.tuples(st.integers(0, 30), st.integers(0, 1080)),
+    ),
     min_size=1,
     max_size=15,
 )
@@ -153,11 +215,14 @@ class Life:
         for name in ("one", "two"):
             trader = await self.ask("select public.create_trader($1)", name)
             self._traders.append(trader["trader_id"])
-        source = await self.connection.fetchval(
-            "select pg_get_functiondef('private.rollup_step'::regproc)"
-        )
-        assert "(10000)" in source
-        await self.connection.execute(source.replace("(10000)", "(7)"))
+        for function, changes in SMALLER.items():
+            source = await self.connection.fetchval(
+                "select pg_get_functiondef($1::text::regproc)", f"private.{function}"
+            )
+            for usual, small in changes.items():
+                assert usual in source
+                source = source.replace(usual, small)
+            await self.connection.execute(source)
 
     async def ask(self, query: str, *values: object) -> Any:
         """Ask as the account does through the API."""
@@ -181,30 +246,51 @@ class Life:
                 assert verdict["rejected"] == 0
             case RollUp():
                 await self.connection.fetchval(STEP)
-            case Pack():
-                await pack(self.connection)
-            case Look(resolution, page_size):
-                await self.assert_shown(resolution, page_size)
+            case Pack(every, first):
+                await self.connection.execute(PACK_SOME, self.account_id, every, first)
+            case Merge():
+                await self.connection.execute(MERGE_ALL, self.account_id)
+            case Look():
+                await self.assert_shown(operation)
 
-    async def assert_shown(self, resolution: str, page_size: int) -> None:
+    async def assert_shown(self, look: Look) -> None:
+        """Assert that pages joined are the list of what the signals sum up to."""
         shown: list[dict[str, Any]] = []
         cursor = None
+        trader_ids = None if look.trader is None else [self._traders[look.trader]]
+        symbols = None if look.symbol is None else [f"S{look.symbol}"]
+        to_time, from_time = [
+            None if ago is None else self._now - ago * timedelta(seconds=10)
+            for ago in look.ago or (None, None)
+        ]
         while True:
             page = await self.ask(
-                "select public.query_rollups(resolution => $1, cursor => $2, page_size => $3)",
-                resolution,
-                cursor,
-                page_size,
+                LOOK,
+                *(look.resolution, cursor, look.page_size),
+                *(trader_ids, symbols, from_time, to_time),
             )
             shown += page["rollups"]
             cursor = page["next_cursor"]
             if cursor is None:
                 break
-            assert len(page["rollups"]) == page_size
-        buckets = [each["bucket"] for each in shown]
-        assert buckets == sorted(buckets, reverse=True)
-        rows = await self.connection.fetch(SIGNALS, self.account_id)
-        assert_equal(shown, recount(rows, WIDTHS[resolution]))
+            # A page of minutes may be cut, but never to nothing.
+            least = 1 if look.resolution == "1m" else look.page_size
+            assert least <= len(page["rollups"]) <= look.page_size
+        groups = [group_of(each) for each in shown]
+        assert [bucket for bucket, *_ in groups] == sorted(
+            (group[0] for group in groups), reverse=True
+        )
+        rows = await self.connection.fetch(SIGNALS, self.account_id, trader_ids, symbols)
+        wanted = recount(rows, WIDTHS[look.resolution])
+        assert_equal(
+            shown,
+            {
+                group: summed
+                for group, summed in wanted.items()
+                if (from_time is None or group[0] >= from_time)
+                and (to_time is None or group[0] < to_time)
+            },
+        )
 
     def _signal(
         self, ago: int, trader: int, symbol: int, action: int, eighths: int
@@ -298,11 +384,11 @@ async def live(stack: RunningStack, operations: Sequence[Operation]) -> None:
         for operation in operations:
             await life.go_through(operation)
         for resolution in WIDTHS:
-            await life.assert_shown(resolution, 1000)
+            await life.assert_shown(Look(resolution, 1000))
         while await life.connection.fetchval(STEP):
             pass
         for resolution in WIDTHS:
-            await life.assert_shown(resolution, 1000)
+            await life.assert_shown(Look(resolution, 1000))
         assert await life.connection.fetch(DIFFERENCES, life.account_id) == []
 
 
@@ -320,14 +406,29 @@ async def test_signals_that_were_packed_before_they_were_rolled_up_are_counted(
     async with rolled_back(stack.database_url) as life:
         batch = Publish(tuple((3 * 24 * 180 + n, n % 2, n % 3, n % 4, n) for n in range(60)))
         await life.go_through(batch)
-        await life.go_through(Pack())
+        await pack(life.connection)
         places = await life.connection.fetchrow(PLACES, life.account_id)
         assert dict(places) == {"heap": 0, "packed": 60}
-        await life.assert_shown("1h", 1000)
+        await life.assert_shown(Look("1h", 1000))
         while await life.connection.fetchval(STEP):
             pass
         assert await life.connection.fetchval(BEHIND, life.account_id) == 0
-        await life.assert_shown("1h", 1000)
+        await life.assert_shown(Look("1h", 1000))
+
+
+async def test_minutes_that_are_read_in_several_parts_are_counted_whole(
+    stack: RunningStack,
+) -> None:
+    async with rolled_back(stack.database_url) as life:
+        numbers = range(60)
+        batch = Publish(tuple((n // 6, n % 2, n // 2 % 3, n % 4, n) for n in numbers))
+        await life.go_through(batch)
+        for operation in (RollUp(), Pack(2, 0), Pack(1, 0), Merge()):
+            await life.go_through(operation)
+            for page_size in (1, 2, 5, 1000):
+                await life.assert_shown(Look("1m", page_size))
+            # From and to in the middle of a minute.
+            await life.assert_shown(Look("1m", 1000, ago=(1, 11)))
 
 
 def index_scans(node: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -27,7 +27,7 @@ select is(
     "hot": {"signals": 0, "more": false, "bytes": 0}, "hot_limit": 1000,
     "warm": {"signals": 0, "bytes": 0}, "warm_limit": 10000,
     "cold": {"signals": 0, "bytes": 0}, "oldest_signal_at": null,
-    "kept_days": {"1m": 7, "1h": 30, "1d": 365, "signals": null}
+    "kept_days": {"1h": 30, "1d": 365, "signals": null}
   }',
   'an account that never used the service has the allowances of the free tier');
 

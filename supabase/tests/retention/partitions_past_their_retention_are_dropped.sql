@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(10);
+select plan(9);
 set local timezone = 'UTC';
 select tests.pause_jobs() \g /dev/null
 
@@ -47,11 +47,7 @@ select set_eq(
   array['audit.links', 'private.segments_elite', 'private.segments_free', 'private.segments_pro',
     'private.signal_events', 'private.rollups_1h', 'private.rollups_1d', 'private.batches',
     'private.advances'],
-  'months later old minutes and the empty days of the heap are gone');
-select ok(
-  tests.has('private.rollups_1m', '2027-03-03T12:00:00Z')
-    and not tests.has('private.rollups_1m', '2027-03-02T12:00:00Z'),
-  'minutes stay 7 days, to the day');
+  'months later the empty days of the heap are gone');
 select ok(
   tests.has('private.rollups_1h', '2027-02-08T12:00:00Z')
     and not tests.has('private.rollups_1h', '2027-01-31T12:00:00Z'),
@@ -67,16 +63,17 @@ select ok(
     and tests.has('audit.links', '2026-11-22T12:00:00Z'),
   'signals, their events and the audit stay for ever');
 
-update private.retention set keep = '60 days' where data = '1m' and tier = 'elite';
+update private.retention set keep = '60 days' where data = '1h' and tier = 'elite';
 select tests.set_clock('2027-04-20T12:00:00Z') \g /dev/null
 select tests.retain() \g /dev/null
 select ok(
-  tests.has('private.rollups_1m', '2027-03-03T12:00:00Z'),
+  tests.has('private.rollups_1h', '2027-02-19T12:00:00Z')
+    and not tests.has('private.rollups_1h', '2027-01-31T12:00:00Z'),
   'what is stored for all tiers together goes by the longest');
-update private.retention set keep = null where data = '1m' and tier = 'pro';
+update private.retention set keep = null where data = '1h' and tier = 'pro';
 select tests.set_clock('2030-01-01T00:00:00Z') \g /dev/null
 select is_empty(
-  'select from private.expired_partitions() where parent = ''private.rollups_1m''',
+  'select from private.expired_partitions() where parent = ''private.rollups_1h''',
   'and never, when one tier keeps it for ever');
 select throws_ok(
   'update private.retention set keep = ''6 days''', '23514', null,

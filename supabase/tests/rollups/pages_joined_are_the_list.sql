@@ -61,15 +61,17 @@ select is(
   null, 'buckets that begin at or after from and before to');
 
 -- What the job merges between two pages does not shift them.
-select tests.ask(:'alice', 'select public.query_rollups(page_size => 30)') as first \gset
+select tests.recount(:'alice', '1h') as hours \gset
+select tests.ask(:'alice', 'select public.query_rollups(resolution => ''1h'', page_size => 5)')
+  as first \gset
 select tests.roll_up() as merged \gset
 select cmp_ok(:merged, '>', 0, 'the job had something to merge');
 select is(
   tests.first_difference(
     (:'first'::jsonb -> 'rollups') || (tests.ask(:'alice', format(
-      'select public.query_rollups(page_size => 1000, cursor => %L)',
+      'select public.query_rollups(resolution => ''1h'', page_size => 1000, cursor => %L)',
       :'first'::jsonb ->> 'next_cursor')) -> 'rollups'),
-    :'minutes'::jsonb),
+    :'hours'::jsonb),
   null, 'the job between two pages shifts nothing');
 
 select * from finish();
