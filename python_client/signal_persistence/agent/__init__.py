@@ -1,0 +1,1 @@
+"""Many workers, one sender: the process that sends what all producers of a host spool."""
