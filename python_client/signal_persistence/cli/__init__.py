@@ -1,0 +1,1 @@
+"""The command line `signals`: thin over what the package offers; needs the extra `cli`."""
