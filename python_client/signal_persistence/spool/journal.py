@@ -199,14 +199,18 @@ class Journal:
         """Give open batches of which signals are gone (power was lost) new ids, with what is left.
 
         `found` returns those numbers of a part that its slot still holds. A request_id stands for
-        the same signals at every send, so a batch that is not whole cannot keep its own.
+        the same signals at every send, so a batch that is not whole cannot keep its own. Durable
+        when it returns, whatever fsync says, as the checkpoint before it: new ids are used next.
         """
-        for batch in self.open_batches:
+        before = self.open_batches
+        for batch in before:
             parts = tuple(Part(part.slot, found(part)) for part in batch.parts)
             if parts != batch.parts:
                 left = tuple(part for part in parts if part.fsns)
                 batches = [JournalBatch(new_id(), batch.lane, left)] if left else []
                 self.split(batch.request_id, batches)
+        if self.open_batches != before:
+            self._writer.sync()
 
     def sync(self) -> None:
         """Make everything written so far durable, unless fsync is "never". Raises SpoolError."""

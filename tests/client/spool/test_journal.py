@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -11,6 +12,7 @@ import pytest
 from signal_persistence.errors import ClosedError
 from signal_persistence.spool import Journal, JournalBatch, Part, SpoolSettings
 from signal_persistence.spool.frames import HEADER_BYTES
+from signal_persistence.spool.settings import FsyncPolicy
 from tests.client.spool.simulated_files import SimulatedFiles
 
 SLOT, OTHER = UUID(int=1), UUID(int=2)
@@ -144,6 +146,19 @@ def test_a_batch_that_is_not_whole_gets_another_id(tmp_path: Path) -> None:
     assert list(journal.open_batches) == [whole, batch(99, (4, 4))]
     assert journal.begun_through(SLOT, "a") == 6
     journal.close()
+
+
+@pytest.mark.parametrize("fsync", ["never", "interval", "always"])
+def test_a_batch_that_got_a_new_id_keeps_it_through_a_loss_of_power(fsync: FsyncPolicy) -> None:
+    for seed in range(20):
+        files = SimulatedFiles()
+        settings = SpoolSettings(fsync=fsync, journal_bytes=4096)
+        journal = Journal.open(Path("/whole"), settings, files=files)
+        journal.begin(batch(1, (1, 3)))
+        journal.reconcile(lambda part: ((1, 2),), lambda: UUID(int=99))
+        files.lose_power(random.Random(seed))
+        again = Journal.open(Path("/whole"), settings, files=files)
+        assert list(again.open_batches) == [batch(99, (1, 2))], f"seed {seed}"
 
 
 def test_a_closed_journal_refuses(tmp_path: Path) -> None:
