@@ -138,13 +138,19 @@ class SpoolOutbox:
     keeps = True
 
     def __init__(
-        self, project: Path, identities: Mapping[UUID | None, str], settings: SpoolSettings
+        self,
+        project: Path,
+        identities: Mapping[UUID | None, str],
+        settings: SpoolSettings,
+        slot: Slot | None = None,
     ) -> None:
         """`identities` are the names of the lanes on disk, by the producer's account ids.
 
         Raises SpoolError, SpoolFullError.
         """
-        self._slot = Slot.open(project, list(identities.values()), settings)
+        self._slot = slot or Slot.open(project, list(identities.values()), settings)
+        self._project = project
+        self._settings = settings
         self._identities = identities
         self._log = self._slot.log
         self._journal = self._slot.journal
@@ -156,6 +162,23 @@ class SpoolOutbox:
         self.await_durable = self._log.await_durable
         self.read = self._log.read
         self.finish_through = self._log.finish_through
+
+    @property
+    def accounts(self) -> Iterable[UUID | None]:
+        """The accounts that the slot has lanes for."""
+        return self._identities.keys()
+
+    def adopt(self) -> SpoolOutbox | None:
+        """Take what a process that has died left for some of these accounts, if there is any."""
+        slot = Slot.adopt(self._project, list(self._identities.values()), self._settings)
+        if slot is None:
+            return None
+        served = {
+            account_id: identity
+            for account_id, identity in self._identities.items()
+            if identity in slot.lanes
+        }
+        return SpoolOutbox(self._project, served, self._settings, slot)
 
     @property
     def published_fsn(self) -> int:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 from uuid import UUID
 
+from signal_persistence.adoption import AdoptingEngine
 from signal_persistence.agent.launch import Launcher
 from signal_persistence.agent.worker import WorkerEngine, WorkerOutbox
 from signal_persistence.callbacks import (
@@ -84,11 +85,12 @@ class _ProducerBase:
         `url` and `key` are the project's URL and its publishable key. `credentials` are those of
         one account, or a mapping from account id to each account's credentials: one account's
         signals are sent strictly in order, one request at a time, and accounts are sent side by
-        side in up to `max_in_flight_requests` requests.
+        side in up to `max_in_flight_requests` requests. What dead processes left in the spool is
+        sent beside that, each slot in its own order.
 
         `spool_dir` is where signals are kept on disk until they are stored: "auto" is the
         environment's SIGNAL_SPOOL_DIR, or else signal-persistence/spool in the user's state
-        directory; None keeps them in memory only. What a former process left there is sent first.
+        directory; None keeps them in memory only.
         `spool_fsync` says what a loss of power may take: with "interval" the last
         `spool_fsync_interval_ms`, with "always" nothing that publish() returned for, with "never"
         what the system had not written yet. A killed process loses nothing with any of them.
@@ -203,7 +205,7 @@ class _ProducerBase:
             max_connections=settings.max_in_flight_requests,
         )
         outbox = self._new_outbox()
-        make: Callable[..., Engine] = Engine
+        make: Callable[..., Engine] = AdoptingEngine if outbox.keeps else Engine
         if self._agent:
             launcher = Launcher(self._project, self._url, self._key, settings)
             make = partial(WorkerEngine, launcher=launcher)

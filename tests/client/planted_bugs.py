@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "python_client" / "signal_persistence"
 ENGINE = "tests/client/test_producer_engine.py"
 SPOOL = "tests/client/test_producer_spool.py"
+ADOPTION = "tests/client/test_adoption.py"
 BREAKER = "tests/client/test_breaker.py"
 BATCH = "tests/client/test_batch.py"
 TRANSPORT = "tests/client/test_transport.py"
@@ -49,6 +50,11 @@ def any_crash(name: str, file: str, right: str, wrong: str) -> PlantedBug:
 def any_refusal(name: str, file: str, right: str, wrong: str) -> PlantedBug:
     test = f"{SPOOL}::test_any_script_reports_every_signal_once_in_order_and_keeps_what_was_refused"
     return PlantedBug(name, file, right, wrong, test)
+
+
+def adopted_in_time(name: str, file: str, right: str, wrong: str) -> PlantedBug:
+    name_of_test = "test_a_process_that_dies_beside_another_is_adopted_within_the_interval"
+    return PlantedBug(name, file, right, wrong, f"{ADOPTION}::{name_of_test}")
 
 
 BUGS = [
@@ -227,6 +233,89 @@ BUGS = [
         "engine.py",
         "self._outbox.finish_through(self._ledger.acked_fsn())",
         "self._outbox.finish_through(self._outbox.published_fsn)",
+    ),
+    PlantedBug(
+        "an orphan is adopted twice",
+        "spool/slots.py",
+        '("writer.lock", "sender.lock")[: 1 + as_sender]',
+        '("writer.lock", "sender.lock")[: 1 + as_sender if not adopts else 0]',
+        f"{ADOPTION}::test_of_two_that_look_at_the_same_time_one_adopts",
+    ),
+    PlantedBug(
+        "the open batches of a dead process are forgotten",
+        "outbox.py",
+        "for begun_batch in self._journal.open_batches:",
+        "for begun_batch in self._journal.open_batches[:0]:",
+        f"{ADOPTION}::test_what_three_killed_traders_left_is_delivered_once_and_in_order_of_each",
+    ),
+    adopted_in_time(
+        "an orphan that was delivered is counted twice",
+        "adoption.py",
+        "self._adopted = delivered + _counts(orphan.stats()), left",
+        "self._adopted = delivered + _counts(orphan.stats()), orphans",
+    ),
+    adopted_in_time(
+        "an orphan that was delivered is counted no more",
+        "adoption.py",
+        "self._adopted = delivered + _counts(orphan.stats()), left",
+        "self._adopted = delivered, left",
+    ),
+    adopted_in_time(
+        "orphans are looked for at the start only",
+        "adoption.py",
+        "await asyncio.sleep(self._adopt_interval * jitter)",
+        "await asyncio.sleep(1e6)",
+    ),
+    adopted_in_time(
+        "an orphan that was delivered is not let go",
+        "adoption.py",
+        "        await orphan.end()\n",
+        "        pass\n",
+    ),
+    PlantedBug(
+        "the slot of accounts that are not served is adopted",
+        "spool/slots.py",
+        "return slot_file if slot_file and set(slot_file.lanes) <= set(lanes) else None",
+        "return slot_file",
+        f"{ADOPTION}::test_an_orphan_of_accounts_that_are_not_served_is_left_alone",
+    ),
+    PlantedBug(
+        "an adopted slot gets lanes of whoever adopts it",
+        "spool/slots.py",
+        "described = _orphaned if adopts else _with_lanes",
+        "described = _with_lanes",
+        "tests/client/spool/test_slots.py"
+        "::test_an_adopted_slot_gets_no_lanes_that_would_keep_others_from_it",
+    ),
+    PlantedBug(
+        "close() keeps the slots that it adopted",
+        "adoption.py",
+        "await asyncio.gather(*(orphan.end() for orphan in orphans))",
+        "assert orphans is not None",
+        f"{ADOPTION}::test_close_leaves_what_is_not_delivered_to_the_next",
+    ),
+    PlantedBug(
+        "a slot that is opened while the producer closes is kept",
+        "adoption.py",
+        "            if not self._ledger.closed:\n",
+        "            if True:\n",
+        f"{ADOPTION}::test_a_slot_that_is_opened_while_the_producer_closes_is_let_go",
+    ),
+    PlantedBug(
+        "an orphan whose account cannot be sent holds up all others",
+        "adoption.py",
+        "_AT_ONCE: Final = 4",
+        "_AT_ONCE: Final = 1",
+        f"{ADOPTION}"
+        "::test_many_orphans_are_delivered_few_at_a_time_and_one_that_cannot_be_holds_up_no_other",
+    ),
+    PlantedBug(
+        "orphans do not share the request slots",
+        "adoption.py",
+        "        self._sending.slots = adopter._sending.slots\n",
+        "        pass\n",
+        f"{ADOPTION}"
+        "::test_many_orphans_are_delivered_few_at_a_time_and_one_that_cannot_be_holds_up_no_other",
     ),
     any_refusal(
         "a refused signal leaves no dead letter",

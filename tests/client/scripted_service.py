@@ -157,6 +157,7 @@ def make_engine(
     seed: int = 0,
     project: Path | None = None,
     observer: ProducerObserver | None = None,
+    make: type[Engine] = Engine,
     **settings: Any,
 ) -> Engine:
     """Return an engine on the running (virtual) loop; each account's token is its id.
@@ -167,7 +168,7 @@ def make_engine(
     accounts = list(accounts)
     made = ProducerSettings(spool_dir=project, **settings)
     identities = {account: str(account) for account in accounts}
-    engine = Engine(
+    engine = make(
         service,
         {account: AccessToken(str(account)) for account in accounts},
         made,

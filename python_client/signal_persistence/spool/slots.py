@@ -25,7 +25,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from signal_persistence.errors import SignalPersistenceError, SpoolError
+from signal_persistence.errors import SignalPersistenceError, SpoolError, SpoolFullError
 from signal_persistence.spool.files import OS_FILES, Files, Lock
 from signal_persistence.spool.frames import Frame
 from signal_persistence.spool.journal import Journal, Part
@@ -162,17 +162,18 @@ class Slot:
     ) -> Self | None:
         """Take a slot that nobody writes to or sends from and that still holds signals, if any.
 
-        For a sender that has emptied its own: deliver what `recovered` says, then close it.
+        All its lanes are among `lanes`; none is added, so that whoever serves these few can go on
+        with it. Deliver what `recovered` says, then close it. One that cannot be used is logged.
         """
         for path in _slot_paths(project, files):
-            if not first_fsns(files, path / "log"):
-                continue
-            slot = cls._take(path, lanes, settings, files, as_sender=True)
-            if slot is not None and slot.recovered.signals:
-                return slot
-            if slot is not None:
-                slot.log.finish_through(slot.log.published_fsn)
-                slot.close()
+            try:
+                slot = cls._take(path, lanes, settings, files, as_sender=True, adopts=True)
+                if slot is not None and slot.recovered.signals:
+                    return slot
+                if slot is not None:
+                    slot.close()
+            except (SpoolError, SpoolFullError) as error:
+                _log.error("Cannot adopt slot %s, which is left as it is: %s", path, error)
         return None
 
     @classmethod
@@ -184,10 +185,13 @@ class Slot:
         files: Files,
         *,
         as_sender: bool,
+        adopts: bool = False,
     ) -> Self | None:
+        """Return None for a slot that others have, or that is not for these lanes."""
+        described = _orphaned if adopts else _with_lanes
         files.make_directory(path)
         # To lock a slot that is then left alone would keep out its owner, who may come just now.
-        if _with_lanes(path, lanes, files) is None:
+        if described(path, lanes, files) is None:
             return None
         with ExitStack() as undo:
             locks = []
@@ -197,7 +201,7 @@ class Slot:
                     return None
                 undo.callback(lock.release)
                 locks.append(lock)
-            slot_file = _with_lanes(path, lanes, files)
+            slot_file = described(path, lanes, files)
             if slot_file is None:
                 return None
             slot = cls(path, slot_file, locks, settings, files, as_sender=as_sender)
@@ -531,6 +535,14 @@ def _with_lanes(path: Path, lanes: Sequence[str], files: Files) -> _SlotFile | N
         return None
     added = tuple(lane for lane in lanes if lane not in slot_file.lanes)
     return msgspec.structs.replace(slot_file, lanes=slot_file.lanes + added)
+
+
+def _orphaned(path: Path, lanes: Sequence[str], files: Files) -> _SlotFile | None:
+    """Return slot.json as it is, None for a slot without signals or for others than `lanes`."""
+    if not first_fsns(files, path / "log"):
+        return None
+    slot_file = _read_slot_file(path, files)
+    return slot_file if slot_file and set(slot_file.lanes) <= set(lanes) else None
 
 
 def _info(path: Path, slot_file: _SlotFile, files: Files) -> SlotInfo:

@@ -54,7 +54,7 @@ BUGS = [
     PlantedBug(
         "a slot is locked before its lanes are looked at",
         "spool/slots.py",
-        "        if _with_lanes(path, lanes, files) is None:\n            return None\n",
+        "        if described(path, lanes, files) is None:\n            return None\n",
         "",
         f"{DANGERS}::test_who_leaves_a_slot_alone_does_not_lock_it_and_so_keeps_nobody_out",
     ),

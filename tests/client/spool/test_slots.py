@@ -118,6 +118,33 @@ def test_other_orphans_are_adopted_once_and_only_while_they_hold_signals(tmp_pat
     own.close()
 
 
+def test_an_adopted_slot_gets_no_lanes_that_would_keep_others_from_it(tmp_path: Path) -> None:
+    theirs = open_slot(tmp_path, ("b",))
+    theirs.log.append(0, b"left behind")
+    theirs.close()
+    adopted = Slot.adopt(tmp_path, LANES, SETTINGS)
+    assert adopted is not None
+    assert adopted.lanes == ("b",)
+    adopted.close()
+    with open_slot(tmp_path, ("b",)) as again:
+        assert (again.name, again.recovered.signals) == ("0001", 1)
+
+
+def test_an_orphan_that_cannot_be_read_does_not_keep_others_from_being_adopted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, other = open_slot(tmp_path), open_slot(tmp_path)
+    for slot in (damaged, other):
+        slot.log.append(0, b"left behind")
+        slot.close()
+    change_slot_file(damaged, version=2)
+    adopted = Slot.adopt(tmp_path, LANES, SETTINGS)
+    assert adopted is not None
+    assert adopted.name == "0002"
+    assert "Cannot adopt slot" in caplog.text
+    adopted.close()
+
+
 def test_a_slot_with_lanes_of_others_is_left_alone_until_it_is_empty(tmp_path: Path) -> None:
     theirs = open_slot(tmp_path, ("a", "z"))
     theirs.log.append(1, b"for z")
@@ -196,10 +223,11 @@ slot = Slot.open(project, ["a"], settings)
 slot.log.append(0, b"x")
 child = os.fork()
 if child == 0:
+    # Said by the child: only then its fork hook has let go of the copies.
+    print(os.getpid(), flush=True)
     os.close(1)
     sys.stdin.readline()
     os._exit(0)
-print(child, flush=True)
 sys.stdin.readline()
 """,
     )
