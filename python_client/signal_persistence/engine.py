@@ -258,7 +258,8 @@ class Engine:
             if self._ended:
                 return []
             ends = self._clock() + seconds
-            for sender in self._senders.values():
+            # An attempt that is cut off at once would only leave its batch in doubt.
+            for sender in self._senders.values() if seconds > 0 else ():
                 sender.hurry()
             self._pulse.beat()
             await self.flush(max(0.0, seconds))

@@ -109,9 +109,21 @@ def test_a_batch_goes_out_after_the_linger_without_anybody_doing_anything(
 
 
 def test_a_full_buffer_blocks_for_a_while_and_then_refuses(dead_service: LoopbackService) -> None:
-    producer = make_producer(dead_service, buffer_max_messages=2, max_block_ms=50, linger_ms=0)
+    producer = make_producer(
+        dead_service,
+        buffer_max_messages=2,
+        max_block_ms=50,
+        linger_ms=0,
+        # close() must not cut off an attempt: whether that one is in doubt is not asked here.
+        retry_backoff_ms=100_000,
+        retry_backoff_max_ms=100_000,
+    )
     for number in range(2):
         producer.publish(make_signal(number))
+    deadline = time.monotonic() + 10
+    while producer.stats().outage_started_at is None:
+        assert time.monotonic() < deadline, "the first attempt did not end"
+        time.sleep(0.001)
     before = time.monotonic()
     with pytest.raises(BufferFullError):
         producer.publish(make_signal(2))
