@@ -136,14 +136,15 @@ declare
 begin
   return coalesce(
     has_scope.scope = any(string_to_array(v_claims ->> 'scope', ' ')),
-    v_claims ->> 'api_key_id' is null
+    v_claims ->> 'api_key_id' is null and v_claims ->> 'client_id' is null
   ) and private.token_is_live();
 end
 $$;
 
 comment on function private.has_scope is
-'True when the access token may do this: it carries the scope, or no scope claim at all (that of a
-signed-in user), and its API key, if it was made of one, is live. The one check of every policy and,
+'True when the access token may do this: it carries the scope, or it is that of a signed-in user (no scope
+claim, of no API key, and not given to an OAuth client, which names itself in client_id); and its API
+key, if it was made of one, is live. The one check of every policy and,
 through caller_id, of every function.';
 
 create function private.caller_id(scope text)
