@@ -30,7 +30,7 @@ _SECRET_NAME: Final = re.compile(
 )
 _SECRET_TEXT: Final = re.compile(
     r"""eyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?"""  # a JSON web token
-    r"""|\bsb_secret_[\w-]+|\bsbp_\w+|\bspk?_[\w-]{16,}"""
+    r"""|\bsgk_\w+|\bsb_secret_[\w-]+|\bsbp_\w+|\bspk?_[\w-]{16,}"""
     r"""|(?<=bearer\ )[\w.~+/=-]{8,}"""
     r"""|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"""  # user:password of a URL
     r"""|(?<=password=)[^\s&]+|(?<=apikey=)[^\s&]+|(?<=token=)[^\s&]+""",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -172,10 +172,29 @@ class Forwarder:
                 served.slot.name,
                 self._settings.dead_letters_max_bytes,
             )
-        if self._journal is not None:
-            self._resume(self._journal, {served.uuid for served in adopted})
+        try:
+            if self._journal is not None:
+                self._resume(self._journal, {served.uuid for served in adopted})
+            for served in adopted:
+                self._resume(served.own_journal, {served.uuid})
+        except Exception:
+            # Served without its open batches, a slot would take their signals for finished.
+            self._forget(adopted)
+            raise
+
+    def _forget(self, adopted: Sequence[ServedSlot]) -> None:
+        """Let go of slots before any of their signals was sent."""
+        for lane in self._lanes.values():
+            resend, lane.resend = lane.resend, deque()
+            for batch in resend:
+                if _place(batch.records[0]).slot in adopted:
+                    lane.published -= len(batch.records)
+                    lane.batched -= len(batch.records)
+                else:
+                    lane.resend.append(batch)
         for served in adopted:
-            self._resume(served.own_journal, {served.uuid})
+            del self._served[served.uuid], self._dead_letters[served.uuid]
+            served.close()
 
     def release_foreign(self) -> list[Path]:
         """Let go of slots that new writers use for accounts whose credentials are not here."""

@@ -164,7 +164,8 @@ class LogReader:
         data = place.file.read(place.offset, _CHUNK)
         needed = needed_bytes(data)
         if needed > len(data):
-            data = place.file.read(place.offset, min(needed, place.file.size() - place.offset))
+            left = max(0, place.file.size() - place.offset)
+            data = place.file.read(place.offset, min(needed, left))
         run, _ = frames_from(data, 0, place.seed, place.last_fsn, limit)
         return run or self._search(place, limit)
 
@@ -178,6 +179,11 @@ class LogReader:
         place.searched = True
         data = place.file.read(place.offset, max(0, place.file.size() - place.offset))
         found = scan(data, 0, place.seed, place.last_fsn)
+        if newest and found.frames:
+            # The writer may have overtaken this look, which then saw the end of what it wrote and
+            # not the beginning. It writes in order: all before a frame that is seen is there now.
+            data = place.file.read(place.offset, len(data))
+            found = scan(data, 0, place.seed, place.last_fsn)
         if not found.frames:
             if not newest and found.torn:
                 self._note(place.first_fsn, place.offset, found.torn, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +11,8 @@ import pytest
 
 from signal_persistence.errors import ClosedError, ConfigurationError, SpoolError, SpoolFullError
 from signal_persistence.spool import FsyncPolicy, Log, LogReader, SpoolSettings
-from signal_persistence.spool.files import MappedFile, OsFiles
+from signal_persistence.spool.files import MappedFile, OsFiles, ReadFile
+from signal_persistence.spool.frames import frame_size
 
 SLOT = UUID(int=1)
 SMALL = SpoolSettings(fsync="never", segment_bytes=4096, max_bytes=10 * 4096)
@@ -224,6 +225,63 @@ def test_another_reader_follows_the_writer(tmp_path: Path) -> None:
         last = frames[-1].fsn
     assert read == written
     assert reader.damage.gaps == reader.damage.lost_frames == 0
+    writer.close()
+    reader.close()
+
+
+class OvertakenFiles(OsFiles):
+    """The second look at an empty rest is slow: the writer goes on between its two halves."""
+
+    def __init__(self, go_on: Callable[[], None], late_bytes: int) -> None:
+        self.looks = 0
+        self._go_on = go_on
+        self._late_bytes = late_bytes
+
+    def open(self, path: Path) -> ReadFile | None:
+        file = super().open(path)
+        assert file is not None
+        original = file.read
+
+        def read(offset: int, size: int) -> bytes:
+            before = original(offset, size)
+            if offset + size < SMALL.segment_bytes or any(before):
+                return before
+            self.looks += 1
+            if self.looks != 2:
+                return before
+            self._go_on()
+            return before[: self._late_bytes] + original(offset, size)[self._late_bytes :]
+
+        return SlowFile(file, read)
+
+
+class SlowFile:
+    def __init__(self, file: ReadFile, read: Callable[[int, int], bytes]) -> None:
+        self.read = read
+        self.size = file.size
+        self.close = file.close
+
+
+def test_a_reader_that_the_writer_overtakes_passes_over_nothing(tmp_path: Path) -> None:
+    writer = Log.open(tmp_path, SLOT, SMALL)
+    bodies = [b"%d" % number * 20 for number in range(5)]
+
+    def go_on() -> None:
+        for body in bodies:
+            writer.append(1, body)
+
+    files = OvertakenFiles(go_on, late_bytes=frame_size(len(bodies[0])))
+    reader = LogReader(tmp_path, SLOT, files=files)
+    writer.append(1, b"first")
+    read: list[bytes] = []
+    last = 0
+    for _ in range(10):
+        for frame in reader.read(last, 10, 10**6):
+            read.append(frame.body)
+            last = frame.fsn
+    assert files.looks >= 2
+    assert read == [b"first", *bodies]
+    assert reader.damage.gaps == 0
     writer.close()
     reader.close()
 
