@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,6 +19,7 @@ from signal_persistence.spool import (
     DeadLetter,
     DeadLetters,
     Frame,
+    Journal,
     JournalBatch,
     Part,
     Slot,
@@ -218,17 +219,9 @@ class SpoolOutbox:
         letters = self._letters(lane, batch, fates)
         if letters:
             self._dead_letters.add(letters)
-        if not rest:
-            self._journal.finish(batch.request_id)
-            return
-        parts = [self._written(lane, part) for part in rest]
-        if fates:
-            # The finished signals get an id of their own, since that of the batch stood for all.
-            done = Batch(uuid4(), batch.records[: len(fates)])
-            self._journal.split(batch.request_id, [self._written(lane, done), *parts])
-            self._journal.finish(done.request_id)
-        else:
-            self._journal.split(batch.request_id, parts)
+        finish_in_journal(
+            self._journal, batch, len(fates), rest, lambda part: self._written(lane, part)
+        )
 
     def close(self) -> None:
         self._slot.close()
@@ -258,20 +251,49 @@ class SpoolOutbox:
 
     def _letters(self, lane: Lane, batch: Batch, fates: Sequence[Fate]) -> list[DeadLetter]:
         now = datetime.now(UTC)
+        account = self._identities[lane.account_id]
         return [
-            DeadLetter(
-                account=self._identities[lane.account_id],
-                code=fate.code or "internal",
-                message=fate.message or "",
-                request_id=str(batch.request_id),
-                at=now,
-                slot=self._slot.name,
-                fsn=record.fsn,
-                signal=msgspec.Raw(record.body),
-            )
+            letter_of(account, self._slot.name, batch, record, fate, now)
             for record, fate in zip(batch.records, fates, strict=False)
             if not fate.stored
         ]
+
+
+def letter_of(
+    account: str, slot: str, batch: Batch, record: Record, fate: Fate, at: datetime
+) -> DeadLetter:
+    """Return what is kept of a signal that the service refused for good."""
+    return DeadLetter(
+        account=account,
+        code=fate.code or "internal",
+        message=fate.message or "",
+        request_id=str(batch.request_id),
+        at=at,
+        slot=slot,
+        fsn=record.fsn,
+        signal=msgspec.Raw(record.body),
+    )
+
+
+def finish_in_journal(
+    journal: Journal,
+    batch: Batch,
+    finished: int,
+    rest: Sequence[Batch],
+    written: Callable[[Batch], JournalBatch],
+) -> None:
+    """Write down that the first signals of a batch are finished, and in which batches the rest is.
+
+    `written` is how the journal has a batch. Raises as `Journal.split` and `Journal.finish`.
+    """
+    if not rest:
+        journal.finish(batch.request_id)
+        return
+    # The finished signals get an id of their own, since that of the batch stood for all.
+    done = [Batch(uuid4(), batch.records[:finished])] if finished else []
+    journal.split(batch.request_id, [written(part) for part in (*done, *rest)])
+    for part in done:
+        journal.finish(part.request_id)
 
 
 def identities_of(

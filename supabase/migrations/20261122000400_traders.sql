@@ -40,7 +40,10 @@ $$;
 
 comment on function private.trader_json is 'A trader as clients see it.';
 
-create function private.require_trader_name(name text)
+create function private.require_name(
+  name text,
+  owner text
+)
 returns void
 language plpgsql
 stable
@@ -50,13 +53,14 @@ begin
   if name is null or char_length(name) not between 1 and 64
     or name <> btrim(name) or name ~ '[[:cntrl:]]' then
     perform private.raise_error(
-      400, 'invalid_request', 'Cannot use this name: a trader''s name has 1 to 64 characters.',
+      400, 'invalid_request',
+      'Cannot use this name: ' || owner || '''s name has 1 to 64 characters.',
       'Use 1 to 64 characters, with no space at either end and no control character.');
   end if;
 end
 $$;
 
-comment on function private.require_trader_name is 'PT400 unless the text can name a trader.';
+comment on function private.require_name is 'PT400 unless the text can name this owner (''a trader'').';
 
 create function private.create_trader(
   name text,
@@ -71,7 +75,7 @@ declare
   v_account private.accounts := private.lock_account(private.caller_id('signals:write'));
   v_trader private.traders;
 begin
-  perform private.require_trader_name(create_trader.name);
+  perform private.require_name(create_trader.name, 'a trader');
   select trader.* into v_trader
   from private.traders as trader
   where trader.account_no = v_account.account_no
@@ -113,7 +117,7 @@ declare
   v_trader private.traders;
 begin
   if not change_trader.archive then
-    perform private.require_trader_name(change_trader.new_name);
+    perform private.require_name(change_trader.new_name, 'a trader');
   end if;
   update private.traders as trader
   set

@@ -105,12 +105,7 @@ stable
 set search_path = ''
 as $$
 begin
-  if name is null or char_length(name) not between 1 and 64
-    or name <> btrim(name) or name ~ '[[:cntrl:]]' then
-    perform private.raise_error(
-      400, 'invalid_request', 'Cannot use this name: a key''s name has 1 to 64 characters.',
-      'Use 1 to 64 characters, with no space at either end and no control character.');
-  end if;
+  perform private.require_name(require_api_key_request.name, 'a key');
   if not coalesce(cardinality(scopes) > 0 and scopes <@ private.api_key_scopes(), false) then
     perform private.raise_error(
       400, 'invalid_request', 'Cannot give the key these scopes.',

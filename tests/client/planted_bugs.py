@@ -326,8 +326,8 @@ BUGS = [
     any_refusal(
         "a dead letter carries the number of its neighbour",
         "outbox.py",
-        "                fsn=record.fsn,\n",
-        "                fsn=record.fsn + 1,\n",
+        "        fsn=record.fsn,\n",
+        "        fsn=record.fsn + 1,\n",
     ),
     PlantedBug(
         "acked_fsn follows the fastest account",

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid4
-
-import msgspec
+from uuid import UUID
 
 from signal_persistence.agent.results import result_of
 from signal_persistence.agent.served_slot import ServedSlot
@@ -24,12 +23,12 @@ from signal_persistence.batch import Batch, Lane, Record, time_ordered_id
 from signal_persistence.breaker import Breaker
 from signal_persistence.credentials import Credentials
 from signal_persistence.delivery import Fate
+from signal_persistence.outbox import finish_in_journal, letter_of
 from signal_persistence.pacing import Pacing
 from signal_persistence.retry import Backoff
 from signal_persistence.sender import LaneSender, Sending
 from signal_persistence.settings import ProducerSettings
 from signal_persistence.spool import (
-    DeadLetter,
     DeadLetters,
     Frame,
     Journal,
@@ -280,22 +279,22 @@ class Forwarder:
     async def _finish_in_journal(
         self, lane: Lane, batch: Batch, finished: int, rest: Sequence[Batch]
     ) -> None:
-        journal = self._journal_of(batch)
-        if not rest:
-            journal.finish(batch.request_id)
-            return
-        # The finished signals get an id of their own, since that of the batch stood for all.
-        done = [Batch(uuid4(), batch.records[:finished])] if finished else []
-        parts = [_written(lane, part) for part in (*done, *rest)]
-        await self._write(lambda: journal.split(batch.request_id, parts))
-        for part in done:
-            journal.finish(part.request_id)
+        def finish() -> None:
+            written = partial(_written, lane)
+            finish_in_journal(self._journal_of(batch), batch, finished, rest, written)
+
+        if rest:
+            await self._write(finish)
+        else:
+            finish()
 
     async def _add_dead_letters(self, lane: Lane, batch: Batch, fates: Sequence[Fate]) -> None:
         now = datetime.now(UTC)
         for served, _, places in _by_slot(batch.records[: len(fates)]):
             letters = [
-                _letter(lane, batch, batch.records[at], fates[at], now)
+                letter_of(
+                    _identity(lane), served.slot.name, batch, batch.records[at], fates[at], now
+                )
                 for at in places
                 if not fates[at].stored
             ]
@@ -394,6 +393,12 @@ def _place(record: Record) -> SpooledRecord:
     return record
 
 
+def _identity(lane: Lane) -> str:
+    """Every lane of a forwarder is an account's."""
+    assert isinstance(lane, AccountLane)  # noqa: S101
+    return lane.identity
+
+
 def _by_slot(records: Sequence[Record]) -> list[tuple[ServedSlot, int, list[int]]]:
     """Return, for each slot, the number of the lane in it and the places of its signals."""
     places: dict[UUID, tuple[ServedSlot, int, list[int]]] = {}
@@ -404,21 +409,6 @@ def _by_slot(records: Sequence[Record]) -> list[tuple[ServedSlot, int, list[int]
 
 def _written(lane: Lane, batch: Batch) -> JournalBatch:
     """Return the batch as a journal has it: runs of its slots, in the order of its body."""
-    assert isinstance(lane, AccountLane)  # noqa: S101
     runs = groupby(map(_place, batch.records), lambda record: record.slot.uuid)
     parts = tuple(Part(slot, compact(record.fsn for record in run)) for slot, run in runs)
-    return JournalBatch(batch.request_id, lane.identity, parts)
-
-
-def _letter(lane: Lane, batch: Batch, record: Record, fate: Fate, now: datetime) -> DeadLetter:
-    assert isinstance(lane, AccountLane)  # noqa: S101
-    return DeadLetter(
-        account=lane.identity,
-        code=fate.code or "internal",
-        message=fate.message or "",
-        request_id=str(batch.request_id),
-        at=now,
-        slot=_place(record).slot.slot.name,
-        fsn=record.fsn,
-        signal=msgspec.Raw(record.body),
-    )
+    return JournalBatch(batch.request_id, _identity(lane), parts)

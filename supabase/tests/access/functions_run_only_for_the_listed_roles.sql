@@ -185,7 +185,7 @@ values
 ('private.require_batch(uuid,jsonb)', ''),
 ('private.require_query(integer,text,integer)', 'authenticated'),
 ('private.require_resolution(text)', 'authenticated'),
-('private.require_trader_name(text)', ''),
+('private.require_name(text,text)', ''),
 ('private.rollup_differences(integer)', ''),
 ('private.rollup_step()', ''),
 ('private.rollups_of(private.signals[],text)', 'authenticated'),
