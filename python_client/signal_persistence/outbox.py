@@ -170,8 +170,13 @@ class SpoolOutbox:
         return self._identities.keys()
 
     def adopt(self) -> SpoolOutbox | None:
-        """Take what a process that has died left for some of these accounts, if there is any."""
-        slot = Slot.adopt(self._project, list(self._identities.values()), self._settings)
+        """Take what a process that has died left for some of these accounts, if there is any.
+
+        Never the slot of this outbox: who looks while it is closed would keep it from the next
+        producer here, whose signals would then overtake those that were left.
+        """
+        lanes = list(self._identities.values())
+        slot = Slot.adopt(self._project, lanes, self._settings, other_than=self._slot.name)
         if slot is None:
             return None
         served = {

@@ -242,6 +242,13 @@ BUGS = [
         f"{ADOPTION}::test_of_two_that_look_at_the_same_time_one_adopts",
     ),
     PlantedBug(
+        "a producer that is closed adopts what it left itself",
+        "outbox.py",
+        "self._settings, other_than=self._slot.name)",
+        "self._settings)",
+        f"{ADOPTION}::test_a_producer_that_is_closed_while_it_looks_leaves_its_slot_to_the_next",
+    ),
+    PlantedBug(
         "the open batches of a dead process are forgotten",
         "outbox.py",
         "for begun_batch in self._journal.open_batches:",

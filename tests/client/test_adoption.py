@@ -6,10 +6,12 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +21,7 @@ import signal_persistence
 from signal_persistence import AccessToken, DeliveryReport, Producer
 from signal_persistence.adoption import ADOPT_INTERVAL, AdoptingEngine
 from signal_persistence.engine import Engine
-from signal_persistence.spool import list_slots
+from signal_persistence.spool import Slot, list_slots
 from tests.client.loopback_service import STALL, LoopbackService, Received, accept_all
 from tests.client.scripted_service import ScriptedService, close, make_engine, make_signal, publish
 from tests.client.test_producer_spool import assert_accounted, crash
@@ -143,6 +145,29 @@ def test_an_adoption_that_is_killed_is_gone_on_with(service: LoopbackService) ->
     for trader in range(3):
         own = [number for number in sent if number // 1000 == trader]
         assert own == sorted(own)
+
+
+def test_a_producer_that_is_closed_while_it_looks_leaves_its_slot_to_the_next(
+    service: LoopbackService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had the slot for a moment would have the next take another, and overtake."""
+    adopt, looks, closed = Slot.adopt, threading.Event(), threading.Event()
+    found: Queue[Slot | None] = Queue()
+
+    def adopt_late(*arguments: Any, **options: Any) -> Slot | None:
+        looks.set()
+        assert closed.wait(30)
+        found.put(adopt(*arguments, **options))
+        return None
+
+    monkeypatch.setattr(Slot, "adopt", adopt_late)
+    service.script = [STALL]
+    producer = Producer(service.url, "key", {ACCOUNT: AccessToken("t")})
+    producer.publish(make_signal(1))
+    assert looks.wait(30)
+    producer.close(0)
+    closed.set()
+    assert found.get(timeout=30) is None
 
 
 def adopting(service: ScriptedService, project: Path, **options: Any) -> Engine:

@@ -158,6 +158,7 @@ class Slot:
         lanes: Sequence[str],
         settings: SpoolSettings,
         *,
+        other_than: str | None = None,
         files: Files = OS_FILES,
     ) -> Self | None:
         """Take a slot that nobody writes to or sends from and that still holds signals, if any.
@@ -166,6 +167,8 @@ class Slot:
         with it. Deliver what `recovered` says, then close it. One that cannot be used is logged.
         """
         for path in _slot_paths(project, files):
+            if path.name == other_than:
+                continue
             try:
                 slot = cls._take(path, lanes, settings, files, as_sender=True, adopts=True)
                 if slot is not None and slot.recovered.signals:
