@@ -1,4 +1,4 @@
-"""How much memory this process takes, as the kernel counts it."""
+"""How much memory a process takes, as the kernel counts it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gc
 from pathlib import Path
 
 
-def anonymous_mb() -> float:
+def anonymous_mb(process: int | str = "self") -> float:
     """Return the resident memory that no file backs; a mapped log can be written out any time."""
-    return _resident("RssAnon")
+    return _resident("RssAnon", process)
 
 
 def mapped_mb() -> float:
@@ -22,8 +22,8 @@ def collected_mb() -> float:
     return anonymous_mb()
 
 
-def _resident(name: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _resident(name: str, process: int | str = "self") -> float:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
     raise LookupError(name)

@@ -174,6 +174,15 @@ create table auth.sessions (
 );
 create index sessions_user_id_idx on auth.sessions (user_id);
 
+create table auth.mfa_factors (
+  id uuid primary key,
+  user_id uuid not null references auth.users (id) on delete cascade,
+  status text not null,
+  created_at timestamptz,
+  updated_at timestamptz
+);
+create index mfa_factors_user_id_idx on auth.mfa_factors (user_id);
+
 create table auth.refresh_tokens (
   instance_id uuid,
   id bigserial primary key,
@@ -191,6 +200,7 @@ create index refresh_tokens_parent_idx on auth.refresh_tokens (parent);
 alter table auth.users enable row level security;
 alter table auth.identities enable row level security;
 alter table auth.sessions enable row level security;
+alter table auth.mfa_factors enable row level security;
 alter table auth.refresh_tokens enable row level security;
 
 create function auth.jwt() returns jsonb

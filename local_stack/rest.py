@@ -137,6 +137,7 @@ async def _route(exchange: Exchange) -> web.StreamResponse:
     resource: str = exchange.request.match_info["resource"]
     if resource.startswith("rpc/"):
         return await call_function(exchange, resource.removeprefix("rpc/"))
+    exchange.require_known_media_type()
     if not resource:
         raise not_implemented("the OpenAPI description of /rest/v1/")
     relation = _relation(exchange, resource)

@@ -35,12 +35,27 @@ async def call_function(exchange: Exchange, name: str) -> web.Response:
             405, "PGRST101", f"Cannot use the {method} method on RPC", headers={"Allow": "GET,POST"}
         )
     function = call.function
+    if function.media_type is not None and function.media_type == exchange.accepted.media_type:
+        return await _call_handler(exchange, call)
+    exchange.require_known_media_type()
     if function.columns is None and not function.returns_set:
         return await _call_scalar(exchange, call)
     if not function.returns_set and exchange.accepted.media_type != CSV:
         exchange = replace(exchange, accepted=replace(exchange.accepted, one_row=True))
     begin = exchange.begin(read_only=method != "POST" or not function.volatile, function=function)
     return await read_rows(exchange, _rows(call, query), query, begin)
+
+
+async def _call_handler(exchange: Exchange, call: Call) -> web.Response:
+    """Answer with what the function returns as it is: the function made it in the media type."""
+    sql = f"select t.value as body, {OUTPUT_SQL} {call.from_sql}"
+    read_only = exchange.request.method != "POST" or not call.function.volatile
+    begin = exchange.begin(read_only=read_only, function=call.function)
+    row = await exchange.pool.run(begin, sql, call.parameters)
+    answer = Answer(200, row["body"] or b"", exchange.accepted.media_type)
+    answer.headers["Content-Range"] = "0-0/*"
+    answer.apply_settings(row)
+    return answer.response(exchange.preferences)
 
 
 async def _call_scalar(exchange: Exchange, call: Call) -> web.Response:

@@ -31,6 +31,8 @@ class Accepted:
     strip_nulls: bool = False
     one_row: bool = False
     """A function that returns one row answers with an object, whatever was asked for."""
+    only_of_functions: bool = False
+    """Nothing is made in this type but what a function returns in it."""
 
     @property
     def single(self) -> bool:
@@ -43,7 +45,7 @@ class Accepted:
 
     @classmethod
     def parse(cls, header: str) -> Accepted:
-        """Choose the first media type of the header that can be made."""
+        """Choose the first media type of the header that can be made, else the first there is."""
         if not header or header == "*/*" or header == JSON:
             return _PLAIN_JSON
         for part in header.split(","):
@@ -59,7 +61,7 @@ class Accepted:
                 return cls(media_type, stripped)
             if media_type.startswith("application/vnd.pgrst.plan"):
                 raise not_implemented("query plans over REST (application/vnd.pgrst.plan)")
-        raise ApiError(406, "PGRST107", f"None of these media types are available: {header[:200]}")
+        return cls(header.split(",")[0].split(";")[0].strip().lower(), only_of_functions=True)
 
 
 _PLAIN_JSON = Accepted(JSON)
@@ -79,6 +81,12 @@ class Exchange:
     body: bytes
     accepted: Accepted
     preferences: Preferences
+
+    def require_known_media_type(self) -> None:
+        """Refuse an `Accept` header that asks for nothing that can be made of rows."""
+        if self.accepted.only_of_functions:
+            asked = self.request.headers["Accept"][:200]
+            raise ApiError(406, "PGRST107", f"None of these media types are available: {asked}")
 
     def require_json(self) -> None:
         """Refuse a body that says it is something else than JSON."""
@@ -105,7 +113,7 @@ class Answer:
     """A response in the making; `response.status` and `response.headers` may still change it."""
 
     status: int
-    body: str | None = None
+    body: str | bytes | None = None
     content_type: str = f"{JSON}; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -125,7 +133,8 @@ class Answer:
         if self.body is None:
             return web.Response(status=self.status, headers=self.headers)
         self.headers.setdefault("Content-Type", self.content_type)
-        return web.Response(status=self.status, body=self.body.encode(), headers=self.headers)
+        body = self.body if isinstance(self.body, bytes) else self.body.encode()
+        return web.Response(status=self.status, body=body, headers=self.headers)
 
 
 def _headers_of(text: str) -> dict[str, str]:

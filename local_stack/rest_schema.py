@@ -38,6 +38,8 @@ class Function:
     columns: Mapping[str, str] | None
     """Column name → type of a function that returns rows; None if it returns plain values."""
     settings: Mapping[str, str]
+    media_type: str | None = None
+    """The media type that its result is, when it returns a domain with such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ def _function(row: asyncpg.Record) -> Function:
         returns_void=row["returns_void"],
         columns=_output_columns(row, names, modes),
         settings=_settings(row["settings"]),
+        media_type=row["media_type"],
     )
 
 
@@ -203,6 +206,7 @@ select
   p.proretset as returns_set,
   p.prorettype = 'void'::regtype as returns_void,
   p.proconfig as settings,
+  case when t.typtype = 'd' and t.typname like '%/%' then t.typname end as media_type,
   array(
     select format_type(a.type, -1) from unnest(p.proargtypes) with ordinality as a (type, position)
     order by a.position

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,30 +19,64 @@ import jwt
 from local_stack.keys import BadSignature, Expired, Keys, KeysError, MissingClaim, VerifiedToken
 from local_stack.realtime.limits import Limits
 
-_INSERT_PROBE = """
-insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
-values ($1, $2, 'broadcast', timezone('utc', now()), timezone('utc', now()))
-"""
-_ASSUME_IDENTITY = """
-select set_config('role', $1, true), set_config('realtime.topic', $2, true),
-  set_config('request.jwt.claims', $3, true), set_config('request.jwt.claim.sub', $4, true),
-  set_config('request.jwt.claim.role', $1, true), set_config('request.headers', $5, true)
-"""
-_TROUBLE = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.CheckViolationError,  # no partition for today
+BROADCAST = "broadcast"
+PRESENCE = "presence"
+# One round trip, as hosted's realtime.authorize: a join of thousands of sockets at once is bounded
+# by these. It belongs to the session, so that a running stack needs no change of its database.
+_CREATE_PROBE = """
+create or replace function pg_temp.probe_permissions(
+  asked_topic text, asked_role text, claims text, subject text, headers text,
+  to_read text[], to_write text[], out may_read text[], out may_write text[]
 )
-"""Errors that say nothing about a permission."""
-_SEE_PROBE = "select exists (select from realtime.messages where id = $1)"
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamp := timezone('utc', now());
+  v_probes uuid[];
+  v_extension text;
+begin
+  with probe as (
+    insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
+    select gen_random_uuid(), asked_topic, wanted, v_now, v_now from unnest(to_read) as wanted
+    returning id
+  )
+  select array_agg(id) into v_probes from probe;
+  perform
+    set_config('role', asked_role, true), set_config('realtime.topic', asked_topic, true),
+    set_config('request.jwt.claims', claims, true),
+    set_config('request.jwt.claim.sub', subject, true),
+    set_config('request.jwt.claim.role', asked_role, true),
+    set_config('request.headers', headers, true);
+  select array_agg(message.extension) into may_read
+  from realtime.messages as message
+  where message.id = any(v_probes) and message.inserted_at = v_now;
+  foreach v_extension in array to_write loop
+    begin
+      insert into realtime.messages (id, topic, extension, inserted_at, updated_at)
+      values (gen_random_uuid(), asked_topic, v_extension, v_now, v_now);
+      may_write := may_write || v_extension;
+    exception when insufficient_privilege then null;
+    end;
+  end loop;
+  raise sqlstate 'RTA01';  -- takes back the probes and the identity
+exception
+  when sqlstate 'RTA01' then null;
+  -- These say nothing about a permission; the first is a partition that is missing.
+  when check_violation or insufficient_resources or operator_intervention then raise;
+  -- A policy that fails, or a role that does not exist, permits nothing.
+  when others then may_read := null; may_write := null;
+end
+$$
+"""
+_PROBE = "select * from pg_temp.probe_permissions($1, $2, $3, $4, $5, $6, $7)"
 
 
 class Refusal(Exception):  # noqa: N818
     """Cannot do what the client asks; `str()` is the reason that hosted Realtime gives."""
 
     def __init__(self, code: str, text: str) -> None:
-        super().__init__(f"{code}: {text}")
+        super().__init__(f"{code}: {text}" if text else code)
         self.code = code
         self.text = text
 
@@ -117,7 +150,13 @@ class Authorization:
             self._dsn,
             min_size=0,
             max_size=self._limits.database_connections,
-            server_settings={"timezone": "UTC", "application_name": "realtime"},
+            server_settings={
+                "timezone": "UTC",
+                "application_name": "realtime",
+                "synchronous_commit": "off",  # there is nothing to lose: probes are rolled back
+            },
+            init=_create_probe,
+            reset=_keep_as_it_is,
         )
 
     async def stop(self) -> None:
@@ -130,30 +169,38 @@ class Authorization:
         except TimeoutError:
             self._pool.terminate()
 
-    async def may_read(self, topic: str, identity: Identity) -> bool:
-        """Whether the identity sees rows of this topic. Raise `CheckFailure` without a database."""
-        probe = uuid.uuid4()
-        async with self.connection() as connection, _rolled_back(connection):
-            try:
-                await connection.execute(_INSERT_PROBE, probe, topic)
-                await _assume(connection, topic, identity)
-                return bool(await connection.fetchval(_SEE_PROBE, probe))
-            except _TROUBLE:
-                raise
-            except asyncpg.PostgresError:
-                return False  # a policy that fails, or a role that does not exist, permits nothing
+    async def readable(
+        self, topic: str, identity: Identity, extensions: Sequence[str] = (BROADCAST,)
+    ) -> frozenset[str]:
+        """Of which extensions the identity sees rows. Raise `CheckFailure` without a database."""
+        return frozenset((await self._probe(topic, identity, to_read=extensions))["may_read"] or ())
 
-    async def may_write(self, topic: str, identity: Identity) -> bool:
+    async def may_write(self, topic: str, identity: Identity, extension: str = BROADCAST) -> bool:
         """Whether the identity may insert rows of this topic."""
-        async with self.connection() as connection, _rolled_back(connection):
-            try:
-                await _assume(connection, topic, identity)
-                await connection.execute(_INSERT_PROBE, uuid.uuid4(), topic)
-            except _TROUBLE:
-                raise
-            except asyncpg.PostgresError:
-                return False
-            return True
+        probed = await self._probe(topic, identity, to_write=(extension,))
+        return extension in (probed["may_write"] or ())
+
+    async def _probe(
+        self,
+        topic: str,
+        identity: Identity,
+        *,
+        to_read: Sequence[str] = (),
+        to_write: Sequence[str] = (),
+    ) -> asyncpg.Record:
+        verified = identity.verified
+        subject = verified.claims.get("sub")
+        async with self.connection() as connection:
+            return await connection.fetchrow(
+                _PROBE,
+                topic,
+                verified.role,
+                verified.claims_json,
+                subject if isinstance(subject, str) else "",
+                identity.headers_json,
+                to_read,
+                to_write,
+            )
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
@@ -182,30 +229,12 @@ def expired_text(seconds: int) -> str:
     return f"Token has expired {seconds} seconds ago"
 
 
-@asynccontextmanager
-async def _rolled_back(connection: asyncpg.pool.PoolConnectionProxy) -> AsyncIterator[None]:
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        yield
-    finally:
-        if not connection.is_closed():
-            await transaction.rollback()
+async def _create_probe(connection: asyncpg.Connection) -> None:
+    await connection.execute(_CREATE_PROBE)
 
 
-async def _assume(
-    connection: asyncpg.pool.PoolConnectionProxy, topic: str, identity: Identity
-) -> None:
-    verified = identity.verified
-    subject = verified.claims.get("sub")
-    await connection.execute(
-        _ASSUME_IDENTITY,
-        verified.role,
-        topic,
-        verified.claims_json,
-        subject if isinstance(subject, str) else "",
-        identity.headers_json,
-    )
+async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:
+    """Nothing outlives its transaction, so a connection goes back without another round trip."""
 
 
 def _expiry(token: str) -> float:

@@ -26,7 +26,10 @@ Handle = Callable[[ClientMessage], Awaitable[None]]
 
 
 class Connection:
-    """A WebSocket that never blocks its senders: `send` queues, a task of its own writes."""
+    """A WebSocket that never blocks its senders: `send` queues, a task of its own writes.
+
+    The socket answers neither a ping nor a close by itself, so that a frozen one does not either.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,11 @@ class Connection:
         self._outgoing_bytes = 0
         self._wake = asyncio.Event()
         self._closing: tuple[int, str] | None = None
+        self._frozen_until: asyncio.Event | None = None
+
+    def freeze(self, until: asyncio.Event) -> None:
+        """Read and write nothing until then: what a peer sees whose packets are lost."""
+        self._frozen_until = until
 
     def send(self, frame: Frame) -> None:
         """Queue a frame. A socket that reads too slowly to empty its queue is closed instead."""
@@ -64,6 +72,12 @@ class Connection:
     def send_message(self, message: ServerMessage) -> None:
         """Queue a message to this client alone."""
         self.send(encode(self.version, message))
+
+    def abort(self) -> None:
+        """Cut the connection without a word."""
+        self._closing = self._closing or (WSCloseCode.ABNORMAL_CLOSURE, "")
+        self._wake.set()
+        self._abort()
 
     def close(self, code: int, reason: str) -> None:
         """Close once what is queued is written; cut the connection if that takes too long."""
@@ -89,23 +103,39 @@ class Connection:
             except TimeoutError:
                 self.close(WSCloseCode.OK, "no heartbeat")
                 return
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                return
+            await self.thawed()
             try:
-                await handle(decode(self.version, message.data))
+                match message.type:
+                    case WSMsgType.TEXT | WSMsgType.BINARY:
+                        await handle(decode(self.version, message.data))
+                    case WSMsgType.PING:
+                        await self._socket.pong(message.data)
+                    case WSMsgType.PONG:
+                        pass
+                    case _:
+                        return
             except ProtocolError as error:
                 _log.info("%s", error)
+            except (ClientError, ConnectionError):
+                return
+
+    async def thawed(self) -> None:
+        """Return when nothing freezes the socket any more."""
+        while self._frozen_until is not None and not self._frozen_until.is_set():
+            await self._frozen_until.wait()
 
     async def _write(self) -> None:
         try:
             while self._closing is None or self._outgoing:
                 await self._wake.wait()
                 self._wake.clear()
+                await self.thawed()
                 while self._outgoing:
                     frame = self._outgoing.popleft()
                     self._outgoing_bytes -= len(frame.data)
                     opcode = WSMsgType.TEXT if frame.is_text else WSMsgType.BINARY
                     await self._socket.send_frame(frame.data, opcode)
+                    await self.thawed()
             code, reason = self._closing
             await self._socket.close(code=code, message=reason.encode())
         except (ClientError, ConnectionError):

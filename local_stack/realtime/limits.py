@@ -30,3 +30,5 @@ class Limits:
     database_seconds: float = 5.0
     """The deadline of one permission check or one replay."""
     database_connections: int = 4
+    rate_bucket_seconds: float = 5.0
+    """A plan's rates are averages of up to 12 of these."""

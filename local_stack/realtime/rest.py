@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
 
 from local_stack.realtime.authorization import CheckFailure, Identity, TokenRefusal
 from local_stack.realtime.protocol import Broadcast
-from local_stack.realtime.session import Services
+from local_stack.realtime.services import Services
 
 BLANK = "can't be blank"
 UNSUPPORTED = "Unsupported Media Type: send application/json or application/octet-stream, not "
 TOO_LARGE = "Payload size exceeds tenant limit"
+TOO_MANY = "Too many messages to broadcast, please reduce the batch size"
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class RestBroadcasts:
@@ -21,28 +23,45 @@ class RestBroadcasts:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._max_payload = services.limits.payload_bytes
 
     async def batch(self, request: web.Request) -> web.Response:
         """`{"messages": [{topic, event, payload, private}]}`; forbidden ones are left out."""
+        return await self._limited(self._batch, request)
+
+    async def single(self, request: web.Request) -> web.Response:
+        """The body is the payload; topic and event are in the path."""
+        return await self._limited(self._single, request)
+
+    async def _limited(self, handler: Handler, request: web.Request) -> web.Response:
+        """Ask the plan first, and tell what is left of it, as on hosted."""
+        usage = self._services.usage
+        if usage.has_too_many_messages():
+            response = _answer(429, {"message": "Too many requests"})
+        else:
+            response = await handler(request)
+        response.headers.update(usage.rate_headers())
+        return response
+
+    async def _batch(self, request: web.Request) -> web.Response:
         try:
             identity = self._identify(request)
-            messages, errors = _parse_batch(await request.read(), self._max_payload)
+            messages, errors = _parse_batch(await request.read(), self._services.payload_bytes)
             if errors:
                 return _answer(422, {"errors": errors})
+            if self._services.usage.would_be_too_many(len(messages)):
+                return _answer(429, {"message": TOO_MANY})
             private = {message.topic for message in messages if message.private}
             permitted = {topic for topic in private if await self._may_write(topic, identity)}
         except TokenRefusal:
             return _answer(401, {"message": "Unauthorized"})
         except CheckFailure as failure:
             return _answer(503, {"message": failure.text})
-        for message in messages:
+        for message in sorted(messages, key=_sending_order):
             if not message.private or message.topic in permitted:
                 self._publish(message.topic, message.private, message.broadcast())
         return _answer(202)
 
-    async def single(self, request: web.Request) -> web.Response:
-        """The body is the payload; topic and event are in the path."""
+    async def _single(self, request: web.Request) -> web.Response:
         topic, event = request.match_info["topic"], request.match_info["event"]
         is_binary = request.content_type == "application/octet-stream"
         is_private = request.query.get("private") == "true"
@@ -51,9 +70,11 @@ class RestBroadcasts:
             if not is_binary and request.content_type != "application/json":
                 return _answer(415, {"error": UNSUPPORTED + request.content_type})
             payload = await request.read()
-            problem = _payload_problem(payload, is_binary, self._max_payload)
+            problem = _payload_problem(payload, is_binary, self._services.payload_bytes)
             if problem is not None:
                 return _answer(422, {"errors": {"payload": [problem]}})
+            if self._services.usage.would_be_too_many(1):
+                return _answer(429, {"message": TOO_MANY})
             if is_private and not await self._may_write(topic, identity):
                 return _answer(403, {"message": "Unauthorized"})
         except TokenRefusal:
@@ -87,6 +108,11 @@ class _BatchMessage(msgspec.Struct):
 
     def broadcast(self) -> Broadcast:
         return Broadcast(self.event, bytes(self.payload))
+
+
+def _sending_order(message: _BatchMessage) -> tuple[bool, str]:
+    """Public messages go first, as on hosted; then the private ones, topic by topic."""
+    return message.private, message.topic if message.private else ""
 
 
 def _parse_batch(body: bytes, max_payload: int) -> tuple[list[_BatchMessage], Mapping[str, object]]:

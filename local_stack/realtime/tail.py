@@ -8,6 +8,7 @@ reports which way to wait on its socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -40,13 +41,18 @@ class Tail:
     """Calls `publish(is_private, topic, broadcast)` for every committed message."""
 
     def __init__(
-        self, dsn: str, publish: Publish, prepare: Callable[[], Awaitable[None]], max_payload: int
+        self,
+        dsn: str,
+        publish: Publish,
+        prepare: Callable[[], Awaitable[None]],
+        max_payload: Callable[[], int],
     ) -> None:
         self._dsn = dsn
         self._publish = publish
         self._prepare = prepare
         self._max_payload = max_payload
         self._streaming = asyncio.Event()
+        self._stalled_until: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -63,6 +69,24 @@ class Tail:
     async def wait_until_streaming(self) -> None:
         """Return once whatever commits from now on will be published."""
         await self._streaming.wait()
+
+    def stall(self, until: asyncio.Event) -> None:
+        """Publish nothing until then, and go on from there: nothing is lost."""
+        self._stalled_until = until
+
+    def lose_slot(self, until: asyncio.Event) -> None:
+        """Disconnect until then: what commits meanwhile is never published."""
+        lost = self._task
+        if lost is not None:
+            lost.cancel()
+        self._streaming.clear()
+        self._task = asyncio.create_task(self._follow_again(lost, until), name="realtime tail")
+
+    async def _follow_again(self, lost: asyncio.Task[None] | None, until: asyncio.Event) -> None:
+        if lost is not None:
+            await asyncio.wait({lost})
+        await until.wait()
+        await self._follow()
 
     async def _follow(self) -> None:
         delay = FIRST_RETRY_SECONDS
@@ -116,16 +140,25 @@ class Tail:
         decoder = pgoutput.Decoder()
         acknowledged_at = 0.0
         while True:
-            is_drained = self._broadcast_some(cursor, decoder)
+            stalled_until = self._still_stalled_until()
+            is_drained = stalled_until is None and self._broadcast_some(cursor, decoder)
             now = time.monotonic()
             if now - acknowledged_at >= ACKNOWLEDGE_SECONDS:
                 # Keepalives move `wal_end` too: the WAL of other tables is not kept for us.
                 cursor.send_feedback(flush_lsn=cursor.wal_end, force=True)
                 acknowledged_at = now
-            if is_drained:
+            if stalled_until is not None:
+                await _set_within(stalled_until, ACKNOWLEDGE_SECONDS)
+            elif is_drained:
                 await _readable(connection.fileno())
             else:
                 await asyncio.sleep(0)
+
+    def _still_stalled_until(self) -> asyncio.Event | None:
+        until = self._stalled_until
+        if until is not None and until.is_set():
+            until = self._stalled_until = None
+        return until
 
     def _broadcast_some(
         self, cursor: psycopg2.extras.ReplicationCursor, decoder: pgoutput.Decoder
@@ -152,11 +185,10 @@ class Tail:
             content = bytes.fromhex(binary.removeprefix("\\x"))
         else:
             content = (payload or "").encode()
-        if len(content) > self._max_payload:
+        limit = self._max_payload()
+        if len(content) > limit:
             _log.warning(
-                "Cannot broadcast message %s: its payload is larger than %d bytes",
-                row["id"],
-                self._max_payload,
+                "Cannot broadcast message %s: its payload is larger than %d bytes", row["id"], limit
             )
             return
         broadcast = Broadcast(event, content, is_binary=binary is not None, meta={"id": row["id"]})
@@ -177,6 +209,12 @@ async def _completed(connection: psycopg2.extensions.connection) -> None:
                 await _readable(connection.fileno())
             case psycopg2.extensions.POLL_WRITE:
                 await _writable(connection.fileno())
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _readable(descriptor: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +20,13 @@ from aiohttp import web
 from local_stack.keys import Keys
 from local_stack.realtime.limits import Limits
 from local_stack.realtime.server import Realtime
-from local_stack.settings import PUBLISHABLE_KEY, StackSettings
+from local_stack.settings import PUBLISHABLE_KEY, SECRET_KEY, StackSettings
 
 DEADLINE = 10.0
 READ_PREFIX = "realtime-test:read:"
 WRITE_PREFIX = "realtime-test:write:"
+PRESENCE_PREFIX = "realtime-test:presence:"
+"""Topics whose policies permit presence, and broadcasts only with a claim."""
 # aiohttp's client waits this long for an answer to its close, even from a peer that is gone.
 _CLOSE_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=1.0)
 _POLICIES = f"""
@@ -33,9 +36,14 @@ create policy realtime_test_reads on realtime.messages for select to authenticat
 using (
   realtime.topic() = '{READ_PREFIX}' || (select auth.uid())
   or realtime.topic() = '{WRITE_PREFIX}' || (select auth.uid())
+  or realtime.topic() = '{PRESENCE_PREFIX}' || (select auth.uid())
+  and (extension = 'presence' or (select auth.jwt() ->> 'hears') = 'broadcasts')
 );
 create policy realtime_test_writes on realtime.messages for insert to authenticated
-with check (realtime.topic() = '{WRITE_PREFIX}' || (select auth.uid()))
+with check (
+  realtime.topic() = '{WRITE_PREFIX}' || (select auth.uid())
+  or realtime.topic() = '{PRESENCE_PREFIX}' || (select auth.uid()) and extension = 'presence'
+)
 """
 _NO_POLICIES = """
 drop policy if exists realtime_test_reads on realtime.messages;
@@ -45,7 +53,7 @@ drop policy if exists realtime_test_writes on realtime.messages
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A user who may read two topics of their own, and write one of them."""
+    """A user who may read two topics of their own, write one, and be present on a third."""
 
     keys: Keys
     user_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -57,6 +65,10 @@ class Caller:
     @property
     def writable(self) -> str:
         return WRITE_PREFIX + self.user_id
+
+    @property
+    def present(self) -> str:
+        return PRESENCE_PREFIX + self.user_id
 
     def token(self, *, lifetime: float = 600, **claims: Any) -> str:
         base = {"sub": self.user_id, "role": "authenticated", "aud": "authenticated"}
@@ -159,6 +171,10 @@ class Wire:
     async def receive(self) -> Any:
         return await self.socket.receive_json(timeout=DEADLINE)
 
+    def abort(self) -> None:
+        """Cut the connection without a word."""
+        self.socket.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
     async def close_code(self) -> int | None:
         """Read whatever is left until the server closes; the code it closed with."""
         async with asyncio.timeout(DEADLINE):
@@ -167,12 +183,44 @@ class Wire:
         return self.socket.close_code
 
 
+class FaultAdmin:
+    """The admin endpoint of one server."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._faults = f"{url}/local/realtime/faults"
+        self._plan = f"{url}/local/realtime/plan"
+
+    async def inject(self, kind: str, **options: Any) -> Any:
+        return await self._answer("POST", self._faults, 201, {"kind": kind, **options})
+
+    async def faults(self) -> Any:
+        return (await self._answer("GET", self._faults, 200))["faults"]
+
+    async def heal(self) -> Any:
+        return (await self._answer("DELETE", self._faults, 200))["faults"]
+
+    async def choose_plan(self, plan: str | None) -> None:
+        await self._answer("PUT", self._plan, 200, {"plan": plan})
+
+    async def _answer(self, method: str, url: str, status: int, body: Any = None) -> Any:
+        headers = {"apikey": SECRET_KEY}
+        async with self._session.request(method, url, json=body, headers=headers) as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json()
+
+
 @asynccontextmanager
-async def wire(url: str, key: str = PUBLISHABLE_KEY) -> AsyncIterator[Wire]:
+async def wire(
+    url: str, key: str = PUBLISHABLE_KEY, *, shows_pongs: bool = False
+) -> AsyncIterator[Wire]:
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(
-            f"{url}/realtime/v1/websocket", params={"apikey": key}, timeout=_CLOSE_TIMEOUT
+            f"{url}/realtime/v1/websocket",
+            params={"apikey": key},
+            timeout=_CLOSE_TIMEOUT,
+            autoping=not shows_pongs,
         ) as socket,
     ):
         yield Wire(socket)

@@ -230,3 +230,19 @@ async def test_replayed_messages_are_told_from_live_ones(
         new = (await client.next("message"))["message"]
     assert (old["payload"]["n"], old["meta"]["replayed"]) == (1, True)
     assert (new["payload"]["n"], "replayed" in new["meta"]) == (2, False)
+
+
+async def test_clients_see_each_other_come_and_go(stack: RunningStack) -> None:
+    topic, key = "realtime-test:present", {"presence": {"key": "ann"}}
+    public = {"private": False}
+    async with javascript(stack.api_url) as watching:
+        await watching.do("join", topic=topic, config={**public, "presence": {"key": "bob"}})
+        assert (await watching.next("state"))["state"] == "SUBSCRIBED"
+        async with javascript(stack.api_url) as ann:
+            await ann.do("join", topic=topic, config={**public, **key})
+            assert (await ann.next("state"))["state"] == "SUBSCRIBED"
+            await ann.do("track", topic=topic, payload={"mood": "calm"})
+            assert (await ann.next("result"))["result"] == "ok"
+            assert (await watching.next("joined"))["joined"] == ["ann", "calm"]
+            await ann.do("leave", topic=topic)
+            assert (await watching.next("left"))["left"] == ["ann", "calm"]

@@ -245,7 +245,7 @@ async def test_set_auth_with_another_users_token_closes_the_channel(
         followed = await follow(supabase, caller.readable).subscribe()
         await supabase.realtime.set_auth(Caller(caller.keys).token())
         await eventually(lambda: "CLOSED" in followed.states)
-    expected = "You no longer have permission to read from this Channel topic: "
+    expected = "You do not have permissions to read from this Channel topic: "
     assert expected + caller.readable in followed.reasons[1]
 
 
@@ -296,3 +296,23 @@ async def test_replay_gives_the_last_messages_and_only_once(
         messages = [await followed.next() for _ in range(3)]
     assert [m["payload"]["n"] for m in messages] == [1, 2, 3]
     assert [m["meta"].get("replayed", False) for m in messages] == [True, True, False]
+
+
+async def test_clients_see_each_other_come_and_go(stack: RunningStack) -> None:
+    seen: asyncio.Queue[Any] = asyncio.Queue()
+
+    def present(supabase: AsyncClient, key: str) -> Any:
+        config: Any = {"config": {"presence": {"key": key, "enabled": True}}}
+        return supabase.channel("realtime-test:present", config)
+
+    async with client(stack.api_url) as one, client(stack.api_url) as two:
+        watching, ann = present(one, "bob"), present(two, "ann")
+        watching.on_presence_join(lambda key, _, new: seen.put_nowait((key, new[0]["mood"])))
+        watching.on_presence_leave(lambda key, _, left: seen.put_nowait((key, left[0]["mood"])))
+        await watching.subscribe()
+        await ann.subscribe()
+        await ann.track({"mood": "calm"})
+        async with asyncio.timeout(DEADLINE):
+            assert await seen.get() == ("ann", "calm")
+            await ann.untrack()
+            assert await seen.get() == ("ann", "calm")

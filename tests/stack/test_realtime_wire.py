@@ -187,12 +187,6 @@ async def test_a_heartbeat_is_answered_with_its_ref_even_when_that_is_null(
         ),
         (
             "realtime:t",
-            {"presence": {"enabled": True}},
-            "NotSupported: Cannot use presence on this channel: the local stack does not have it; "
-            "leave it out, or use a hosted project",
-        ),
-        (
-            "realtime:t",
             {"postgres_changes": [{"event": "*", "schema": "public"}]},
             "NotSupported: Cannot use postgres_changes on this channel: the local stack does not "
             "have it; leave it out, or use a hosted project",
@@ -218,6 +212,29 @@ async def test_wrong_replay_params_are_refused(
         )
     reason = "UnableToReplayMessages: Replay params are not valid"
     assert reply == {"status": "error", "response": {"reason": reason}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "numbers"),
+    [({}, range(2, 27)), ({"limit": 100}, range(2, 27)), ({"limit": 0}, range(26, 27))],
+)
+async def test_replay_is_the_last_25_at_most_in_the_order_they_were_sent(
+    server: Server,
+    database: asyncpg.Connection,
+    caller: Caller,
+    asked: dict[str, int],
+    numbers: range,
+) -> None:
+    for n in range(27):
+        await send(database, caller.readable, "e", {"n": n})
+    async with wire(server.url) as client:
+        replay = {"since": 0, **asked}
+        await client.join(
+            caller.readable, caller.token(), private=True, broadcast={"replay": replay}
+        )
+        received = [(await client.receive())["payload"] for _ in numbers]
+    assert [body["payload"]["n"] for body in received] == list(numbers)
+    assert all(body["meta"]["replayed"] for body in received)
 
 
 async def test_a_second_join_of_a_topic_closes_the_first(stack: RunningStack) -> None:

@@ -1,6 +1,6 @@
 // The official JavaScript client, driven by JSON lines on stdin and telling what it sees on stdout.
 // Commands: {do: <name of a command below>, ...}.
-// Events: {topic, and one of state, message, system, result}.
+// Events: {topic, and one of state, message, system, result, joined, left}.
 
 import { createInterface } from "node:readline";
 import { createClient } from "@supabase/supabase-js";
@@ -24,10 +24,25 @@ function plain(message) {
   return { ...message, payload: { bytes: [...new Uint8Array(payload)] } };
 }
 
+function followPresence(topic, channel) {
+  channel
+    .on(
+      "presence",
+      { event: "join" },
+      ({ key, newPresences }) => tell({ topic, joined: [key, newPresences[0].mood] }),
+    )
+    .on(
+      "presence",
+      { event: "leave" },
+      ({ key, leftPresences }) => tell({ topic, left: [key, leftPresences[0].mood] }),
+    );
+}
+
 const commands = {
   join({ topic, config }) {
     const channel = supabase.channel(topic, { config });
     channels.set(topic, channel);
+    if (config.presence) followPresence(topic, channel);
     channel
       .on("broadcast", { event: "*" }, (message) => tell({ topic, message: plain(message) }))
       .on("system", {}, (system) => tell({ topic, system: system.message }))
@@ -40,6 +55,9 @@ const commands = {
   },
   async httpSend({ topic, event, payload }) {
     await channels.get(topic).httpSend(event, payload);
+  },
+  async track({ topic, payload }) {
+    tell({ topic, result: await channels.get(topic).track(payload) });
   },
   async leave({ topic }) {
     tell({ topic, result: await supabase.removeChannel(channels.get(topic)) });
