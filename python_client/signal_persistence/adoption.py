@@ -18,7 +18,6 @@ from uuid import UUID
 
 from signal_persistence.credentials import Credentials
 from signal_persistence.engine import Engine
-from signal_persistence.errors import SignalPersistenceError
 from signal_persistence.ledger import ProducerStats
 from signal_persistence.outbox import SpoolOutbox
 from signal_persistence.settings import ProducerSettings
@@ -68,9 +67,15 @@ class AdoptingEngine(Engine):
 
     def stats(self) -> ProducerStats:
         delivered, orphans = self._adopted
-        counts = sum((_counts(orphan.stats()) for orphan in orphans), delivered)
+        of_orphans = [orphan.stats() for orphan in orphans]
+        counts = sum(map(_counts, of_orphans), delivered)
         own = super().stats()
-        return replace(own, **{name: getattr(own, name) + counts[name] for name in _COUNTED})
+        outages = [one.outage_started_at for one in (own, *of_orphans) if one.outage_started_at]
+        return replace(
+            own,
+            outage_started_at=min(outages, default=None),
+            **{name: getattr(own, name) + counts[name] for name in _COUNTED},
+        )
 
     async def _adopt(self) -> None:
         """Deliver every orphan there is, and look for more now and then, until cancelled."""
@@ -115,13 +120,19 @@ class AdoptingEngine(Engine):
             raise
 
     async def _deliver(self, orphan: _Orphan, room: asyncio.Semaphore) -> None:
-        orphan.start()
-        await orphan.flush(None)
+        try:
+            orphan.start()
+            await orphan.flush(None)
+        except Exception:
+            # A bug of ours must not stop the others: what is left is found again.
+            _log.exception("Cannot deliver an adopted slot: trying again")
         await orphan.end()
         with self._ledger.lock:
             delivered, orphans = self._adopted
             left = tuple(other for other in orphans if other is not orphan)
-            self._adopted = delivered + _counts(orphan.stats()), left
+            self._adopted = delivered + _finished_counts(orphan.stats()), left
+        if orphan.stats().pending:
+            await asyncio.sleep(self._adopt_interval)
         room.release()
 
     async def _end_senders(self) -> None:
@@ -158,9 +169,18 @@ class _Orphan(Engine):
         await self._end_senders()
         try:
             self._outbox.close()
-        except SignalPersistenceError as error:
+        except Exception as error:
             _log.error("Cannot close an adopted slot cleanly: %s", error)
 
 
 def _counts(stats: ProducerStats) -> Counter[str]:
     return Counter({name: getattr(stats, name) for name in _COUNTED})
+
+
+def _finished_counts(stats: ProducerStats) -> Counter[str]:
+    """Return what counts of a slot that was let go of: what is pending is another's from now on."""
+    counts = _counts(stats)
+    counts.subtract({"accepted": stats.pending, "recovered": stats.pending})
+    for of_pending in ("pending", "pending_bytes", "on_disk", "spool_bytes"):
+        del counts[of_pending]
+    return counts

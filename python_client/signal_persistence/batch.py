@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from signal_persistence.delivery import Delivery
+from signal_persistence.delivery import Delivery, Fate
 
 ENVELOPE_BYTES: Final = len('{"request_id":"00000000-0000-0000-0000-000000000000","signals":[]}')
 
@@ -57,6 +57,8 @@ class Batch:
     """When its last attempt was sent, on the engine's clock."""
     begun: bool = False
     """Whether a journal has it: it must not be sent before."""
+    buried: set[int] = field(default_factory=set)
+    """The places of signals whose dead letters are written."""
 
     def body(self) -> bytes:
         """The JSON body, the same bytes at every attempt and for both transports."""
@@ -68,6 +70,17 @@ class Batch:
         half = len(self.records) // 2
         parts = (self.records[:half], self.records[half:])
         return [Batch(new_id(), part, in_doubt=self.in_doubt) for part in parts]
+
+    def to_bury(self, fates: Sequence[Fate]) -> list[int]:
+        """Return the places of signals that were not stored and have no dead letter yet.
+
+        They may have one: what comes behind it, to finish the batch, may fail and be tried again.
+        """
+        return [
+            place
+            for place, fate in enumerate(fates)
+            if not fate.stored and place not in self.buried
+        ]
 
     def after(self, finished: int, new_id: Callable[[], UUID]) -> list[Batch]:
         """Return what follows its first `finished` signals: a batch under a new id, or nothing."""

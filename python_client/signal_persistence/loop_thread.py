@@ -5,12 +5,71 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 from signal_persistence.errors import ClosedError
 
 T = TypeVar("T")
+
+
+_MOST_THREADS: Final = 8
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """Threads for what blocks: names to look up, tokens to fetch, disks to wait for.
+
+    Python ends its own executors before it calls what is registered with atexit, which is when a
+    producer that nobody closed sends what is left, and from 3.12 on it starts no thread any more
+    then: so the first one starts at once. Being daemons, none of them keeps the process alive.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(max_workers=_MOST_THREADS)
+        self._name = name
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._started = 0
+        self._start_thread()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have a thread call `fn`; calls wait for each other when all threads are busy."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        self._jobs.put(job)
+        if not self._idle.acquire(blocking=False) and self._started < _MOST_THREADS:
+            with suppress(RuntimeError):
+                self._start_thread()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end after what is queued, without waiting for them."""
+        for _ in range(self._started):
+            self._jobs.put(None)
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        self._started += 1
+
+    def _run(self) -> None:
+        while True:
+            if self._jobs.empty():
+                self._idle.release()
+            job = self._jobs.get()
+            if job is None:
+                return
+            job()
+            # Not held while waiting for the next.
+            del job
 
 
 class LoopThread:
@@ -18,6 +77,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_DaemonThreads(f"{name}-worker"))
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 

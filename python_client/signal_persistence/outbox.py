@@ -221,9 +221,9 @@ class SpoolOutbox:
         self, lane: Lane, batch: Batch, fates: Sequence[Fate], rest: Sequence[Batch]
     ) -> None:
         # In this order: after a crash in between, signals are sent again, and none is forgotten.
-        letters = self._letters(lane, batch, fates)
-        if letters:
-            self._dead_letters.add(letters)
+        places = batch.to_bury(fates)
+        self._dead_letters.add(self._letters(lane, batch, fates, places))
+        batch.buried.update(places)
         finish_in_journal(
             self._journal, batch, len(fates), rest, lambda part: self._written(lane, part)
         )
@@ -254,13 +254,14 @@ class SpoolOutbox:
         part = Part(self._slot.uuid, compact(record.fsn for record in batch.records))
         return JournalBatch(batch.request_id, self._identities[lane.account_id], (part,))
 
-    def _letters(self, lane: Lane, batch: Batch, fates: Sequence[Fate]) -> list[DeadLetter]:
+    def _letters(
+        self, lane: Lane, batch: Batch, fates: Sequence[Fate], places: Sequence[int]
+    ) -> list[DeadLetter]:
         now = datetime.now(UTC)
         account = self._identities[lane.account_id]
         return [
-            letter_of(account, self._slot.name, batch, record, fate, now)
-            for record, fate in zip(batch.records, fates, strict=False)
-            if not fate.stored
+            letter_of(account, self._slot.name, batch, batch.records[at], fates[at], now)
+            for at in places
         ]
 
 

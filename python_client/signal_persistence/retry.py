@@ -11,6 +11,7 @@ from signal_persistence.errors import (
     ApiError,
     AuthenticationError,
     BatchTooLargeError,
+    PermissionDeniedError,
     RequestTimeoutError,
     SignalPersistenceError,
     TransportError,
@@ -32,28 +33,32 @@ class Next(Enum):
 def decide(error: SignalPersistenceError, *, renewed: bool, messages: int) -> Next:
     """Decide by what failed; `renewed` says that a fresh token was already tried.
 
-    A refused token is renewed once and then waits like an outage: the data is kept (without a spool
-    until its delivery timeout), because somebody may yet repair the credentials.
+    Only what the service itself says of a batch can give it up. Everything else waits like an
+    outage, the data being kept (without a spool until its delivery timeout), because somebody may
+    yet repair it: credentials (a refused token is renewed once before), their scopes, a proxy.
     """
     if isinstance(error, AuthenticationError):
         return Next.RETRY if renewed else Next.RENEW
-    if isinstance(error, BatchTooLargeError):
-        return Next.SPLIT if messages > 1 else Next.GIVE_UP
-    if isinstance(error, (TransportError, UnavailableError)):
+    if isinstance(error, BatchTooLargeError) and messages > 1:
+        return Next.SPLIT
+    if not isinstance(error, ApiError) or error.foreign:
         return Next.RETRY
-    if isinstance(error, ApiError):
-        return Next.GIVE_UP
-    return Next.RETRY
+    if isinstance(error, (UnavailableError, PermissionDeniedError)):
+        return Next.RETRY
+    return Next.GIVE_UP
 
 
 def is_down(error: SignalPersistenceError) -> bool:
     """Say whether the endpoint did not do its work: what a circuit breaker counts.
 
-    A refusal of any kind, 429 among them, is the answer of an endpoint that works.
+    A refusal of any kind, 429 among them, is the answer of an endpoint that works, unless somebody
+    else gave it.
     """
     if isinstance(error, UnavailableError):
         return error.status != 429
-    return isinstance(error, TransportError)
+    if isinstance(error, (AuthenticationError, BatchTooLargeError)):
+        return False
+    return isinstance(error, TransportError) or (isinstance(error, ApiError) and error.foreign)
 
 
 def is_overload(error: SignalPersistenceError) -> bool:

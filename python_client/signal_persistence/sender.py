@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from signal_persistence.batch import Batch, Lane
@@ -74,6 +74,13 @@ class Books(Protocol):
         ...
 
 
+class Failing(NamedTuple):
+    """That, and why, an account cannot be sent now."""
+
+    since: datetime
+    reason: str
+
+
 @dataclass(slots=True)
 class Sending:
     """What the senders of all lanes to one endpoint share."""
@@ -90,14 +97,19 @@ class Sending:
     """Seconds after which a signal is given up."""
     attempts: int = 0
     retries: int = 0
-    outage_started_at: datetime | None = None
-    """Set while sending fails."""
+    failing: dict[LaneSender, Failing] = field(default_factory=dict)
+    """The senders of accounts that cannot be sent now."""
     slots: RequestSlots = field(init=False)
     attempt_ended: Pulse = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = RequestSlots(self.pacing)
         self.attempt_ended = Pulse(self.clock)
+
+    @property
+    def outage_started_at(self) -> datetime | None:
+        """Set while sending fails, if only for one account."""
+        return min((failing.since for failing in list(self.failing.values())), default=None)
 
 
 class LaneSender:
@@ -235,7 +247,7 @@ class LaneSender:
         """Note that the service works: the pauses start small again."""
         self._failures = 0
         self._token_refused = False
-        self._sending.outage_started_at = None
+        self._sending.failing.pop(self, None)
 
     async def _recover(self, batch: Batch, error: SignalPersistenceError) -> None:
         step = decide(error, renewed=self._token_refused, messages=len(batch.records))
@@ -252,10 +264,23 @@ class LaneSender:
             await self._sending.books.settle(self.lane, batch, [fate] * len(batch.records), [])
         else:
             self._failures += 1
-            if self._sending.outage_started_at is None:
-                self._sending.outage_started_at = datetime.now(UTC)
-                _log.warning("Sending fails and will be tried again: %s", error)
+            self._fails(batch, error)
             await self._pause(getattr(error, "retry_after", None))
+
+    def _fails(self, batch: Batch, error: SignalPersistenceError) -> None:
+        """Note that sending fails, and log it unless another account fails for the same reason."""
+        failing = self._sending.failing
+        reason = f"{type(error).__name__} {getattr(error, 'status', '')}".rstrip()
+        if all(reason != other.reason for other in failing.values()):
+            _log.warning(
+                "Sending fails and will be tried again: %s (%s, batch %s of %d signals)",
+                error,
+                reason,
+                batch.request_id,
+                len(batch.records),
+            )
+        since = failing[self].since if self in failing else datetime.now(UTC)
+        failing[self] = Failing(since, reason)
 
     async def _pause(self, retry_after: float | None) -> None:
         """Wait before the next attempt, but not beyond the end of the oldest signal's time."""
@@ -281,6 +306,8 @@ class LaneSender:
             fate = Fate("failed", DeliveryTimeoutError.code, DeliveryTimeoutError.__doc__)
             rest = batch.after(expired, self._sending.new_id)
             await self._sending.books.settle(self.lane, batch, [fate] * expired, rest)
+            if not rest:
+                self._sending.failing.pop(self, None)
         return expired > 0
 
 

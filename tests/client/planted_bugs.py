@@ -204,6 +204,14 @@ BUGS = [
         "tests/client/test_producer.py"
         "::test_a_forked_child_starts_afresh_and_leaves_the_parents_signals_to_the_parent",
     ),
+    PlantedBug(
+        "the threads of Python end before what is left at exit is sent",
+        "loop_thread.py",
+        '        self._loop.set_default_executor(_DaemonThreads(f"{name}-worker"))\n',
+        "",
+        "tests/client/test_producer.py"
+        "::test_what_an_unclosed_producer_has_at_exit_is_sent_whatever_that_needs_a_thread_for",
+    ),
     any_crash(
         "a batch goes out before its request_id is on disk",
         "engine.py",
@@ -258,13 +266,13 @@ BUGS = [
     adopted_in_time(
         "an orphan that was delivered is counted twice",
         "adoption.py",
-        "self._adopted = delivered + _counts(orphan.stats()), left",
-        "self._adopted = delivered + _counts(orphan.stats()), orphans",
+        "self._adopted = delivered + _finished_counts(orphan.stats()), left",
+        "self._adopted = delivered + _finished_counts(orphan.stats()), orphans",
     ),
     adopted_in_time(
         "an orphan that was delivered is counted no more",
         "adoption.py",
-        "self._adopted = delivered + _counts(orphan.stats()), left",
+        "self._adopted = delivered + _finished_counts(orphan.stats()), left",
         "self._adopted = delivered, left",
     ),
     adopted_in_time(
@@ -317,6 +325,28 @@ BUGS = [
         "::test_many_orphans_are_delivered_few_at_a_time_and_one_that_cannot_be_holds_up_no_other",
     ),
     PlantedBug(
+        "an orphan whose delivery fails takes all others with it",
+        "adoption.py",
+        "        except Exception:\n            # A bug of ours must not stop the others",
+        "        except ZeroDivisionError:\n            # A bug of ours must not stop the others",
+        f"{ADOPTION}::test_a_delivery_that_fails_stops_no_other_and_is_gone_on_with",
+    ),
+    PlantedBug(
+        "what a delivery that failed left is counted twice",
+        "adoption.py",
+        "delivered + _finished_counts(orphan.stats()), left",
+        "delivered + _counts(orphan.stats()), left",
+        f"{ADOPTION}::test_a_delivery_that_fails_stops_no_other_and_is_gone_on_with",
+    ),
+    PlantedBug(
+        "an orphan that cannot be sent is not seen",
+        "adoption.py",
+        "for one in (own, *of_orphans) if",
+        "for one in (own,) if",
+        f"{ADOPTION}"
+        "::test_many_orphans_are_delivered_few_at_a_time_and_one_that_cannot_be_holds_up_no_other",
+    ),
+    PlantedBug(
         "orphans do not share the request slots",
         "adoption.py",
         "        self._sending.slots = adopter._sending.slots\n",
@@ -324,11 +354,19 @@ BUGS = [
         f"{ADOPTION}"
         "::test_many_orphans_are_delivered_few_at_a_time_and_one_that_cannot_be_holds_up_no_other",
     ),
+    PlantedBug(
+        "a verdict that is written down a second time buries its signals again",
+        "outbox.py",
+        "        batch.buried.update(places)\n",
+        "",
+        f"{SPOOL}"
+        "::test_a_verdict_that_cannot_be_written_down_at_once_leaves_one_dead_letter_of_each_signal",
+    ),
     any_refusal(
         "a refused signal leaves no dead letter",
         "outbox.py",
-        "            self._dead_letters.add(letters)\n",
-        "            pass\n",
+        "        self._dead_letters.add(self._letters(lane, batch, fates, places))\n",
+        "",
     ),
     any_refusal(
         "a dead letter carries the number of its neighbour",
@@ -454,7 +492,7 @@ BUGS = [
     PlantedBug(
         "a redirect is followed",
         "transport.py",
-        ", allow_redirects=False",
+        "                allow_redirects=False,\n",
         "",
         f"{TRANSPORT}::test_an_empty_body_a_packed_answer_and_a_redirect_are_taken_as_they_are",
     ),
@@ -466,11 +504,39 @@ BUGS = [
         f"{TRANSPORT}::test_a_request_goes_through_the_proxy_of_the_environment",
     ),
     PlantedBug(
-        "a page that says 404 gives up the batch",
+        "a page that says 404 is final for a query",
         "transport.py",
-        "if self.status == 404 and code not in CONTRACT.errors:",
+        "if self.status == 404 and foreign:",
         "if False:",
-        f"{ENGINE}::test_a_404_that_the_service_did_not_write_does_not_give_up_the_batch",
+        f"{TRANSPORT}::test_a_404_that_the_service_did_not_write_may_pass",
+    ),
+    PlantedBug(
+        "a page of somebody else gives up the batch",
+        "retry.py",
+        "if not isinstance(error, ApiError) or error.foreign:",
+        "if not isinstance(error, ApiError):",
+        f"{ENGINE}::test_a_refusal_that_the_service_did_not_write_does_not_give_up_the_batch",
+    ),
+    PlantedBug(
+        "any code counts as the service's own",
+        "transport.py",
+        "foreign = code not in CONTRACT.errors",
+        "foreign = code is None",
+        f"{ENGINE}::test_a_refusal_that_the_service_did_not_write_does_not_give_up_the_batch",
+    ),
+    PlantedBug(
+        "an account that is refused for ever is not seen once another is stored",
+        "sender.py",
+        "        self._sending.failing.pop(self, None)\n\n",
+        "        self._sending.failing.clear()\n\n",
+        f"{ENGINE}::test_a_batch_that_is_refused_for_ever_holds_up_no_other_account_and_is_seen",
+    ),
+    PlantedBug(
+        "who lacks a scope loses its signals",
+        "retry.py",
+        "(UnavailableError, PermissionDeniedError)",
+        "(UnavailableError,)",
+        f"{ENGINE}::test_who_lacks_a_scope_waits_for_it",
     ),
     PlantedBug(
         "a refused sign-in gives up the batch",

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from signal_persistence import AccessToken, DeliveryReport, Signal
 from signal_persistence.callbacks import DeliveryCallback, TaskDispatcher
+from signal_persistence.contract import CONTRACT
 from signal_persistence.engine import Engine
 from signal_persistence.errors import ConnectError, ConnectionLostError, RequestTimeoutError
 from signal_persistence.observer import ProducerObserver
@@ -39,6 +40,13 @@ def make_signal(number: int, **changes: Any) -> Signal:
     return Signal(**fields | changes)
 
 
+def refusal(code: str) -> Response:
+    """Return the answer by which the service refuses a whole batch."""
+    known = CONTRACT.errors[code]
+    body = {"code": code, "message": known.message, "request_id": None}
+    return Response(known.status, {}, json.dumps(body).encode())
+
+
 @dataclass(frozen=True)
 class Request:
     """What one attempt carried."""
@@ -54,9 +62,10 @@ class Request:
 class ScriptedService:
     """Plays one step of the script per request, then "ok" for ever.
 
-    A step is "ok", an HTTP status, "refused" (never arrives), "timeout" and "lost" (nothing is
-    done), "lost ack" and "late" (the work is done, the answer is not seen), "garbage" (done, but a
-    proxy's page comes back), or a Response. The natural key is `generated_at` here.
+    A step is "ok", a code of the catalogue, an HTTP status (of somebody else's page), "refused"
+    (never arrives), "timeout" and "lost" (nothing is done), "lost ack" and "late" (the work is
+    done, the answer is not seen), "garbage" (done, but a proxy's page comes back), or a Response.
+    The natural key is `generated_at` here.
     """
 
     script: list[Any] = field(default_factory=list)
@@ -99,6 +108,8 @@ class ScriptedService:
         if isinstance(step, int):
             headers = {"retry-after": self.retry_after} if self.retry_after else {}
             return Response(step, headers, b'{"code":"x","message":"scripted","request_id":null}')
+        if step in CONTRACT.errors:
+            return refusal(step)
         if step == "refused":
             raise ConnectError
         if step == "timeout":
@@ -106,7 +117,7 @@ class ScriptedService:
         if step == "lost":
             raise ConnectionLostError
         if len(batch["signals"]) > self.largest_batch:
-            return Response(413, {}, b"")
+            return refusal("batch_too_large")
         verdict = self._store(batch, body, token)
         if step == "late":
             raise RequestTimeoutError

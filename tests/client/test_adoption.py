@@ -19,13 +19,14 @@ import pytest
 
 import signal_persistence
 from signal_persistence import AccessToken, DeliveryReport, Producer
-from signal_persistence.adoption import ADOPT_INTERVAL, AdoptingEngine
+from signal_persistence.adoption import ADOPT_INTERVAL, AdoptingEngine, _Orphan
 from signal_persistence.engine import Engine
 from signal_persistence.spool import Slot, list_slots
 from tests.client.loopback_service import STALL, LoopbackService, Received, accept_all
 from tests.client.scripted_service import ScriptedService, close, make_engine, make_signal, publish
 from tests.client.test_producer_spool import assert_accounted, crash
 from tests.client.virtual_time import run
+from tests.client.waiting import wait_until
 
 ACCOUNT = UUID(int=7)
 ONE, TWO = UUID(int=1), UUID(int=2)
@@ -107,10 +108,7 @@ def test_what_three_killed_traders_left_is_delivered_once_and_in_order_of_each(
     stalled = {request.json()["request_id"]: request.body for request in service.received}
     del service.received[:]
     with Producer(service.url, "key", {ACCOUNT: AccessToken("t")}) as producer:
-        ends = time.monotonic() + 30
-        while producer.stats().delivered < 60:
-            assert time.monotonic() < ends
-            time.sleep(0.005)
+        wait_until(lambda: producer.stats().delivered >= 60)
         stats = producer.stats()
     assert (stats.recovered, stats.accepted, stats.pending) == (60, 60, 0)
     sent = defaultdict(list)
@@ -135,10 +133,7 @@ def test_an_adoption_that_is_killed_is_gone_on_with(service: LoopbackService) ->
     del service.received[:]
     with Producer(service.url, "key", {ACCOUNT: AccessToken("t")}) as producer:
         wait_until_empty(producer)
-        ends = time.monotonic() + 30
-        while producer.stats().delivered < 60:
-            assert time.monotonic() < ends
-            time.sleep(0.005)
+        wait_until(lambda: producer.stats().delivered >= 60)
         assert producer.stats().recovered == 60
     sent = [number for request in service.received for number in numbers_in(request)]
     assert sorted(sent) == sorted(1000 * trader + n for trader in range(3) for n in range(20))
@@ -337,6 +332,42 @@ def test_many_orphans_are_delivered_few_at_a_time_and_one_that_cannot_be_holds_u
         expected = keys(*(100 * n + i for n in range(1, 13) for i in range(5)))
         assert sorted(service.stored[str(ONE)]) == sorted(expected)
         assert (engine.stats().delivered, engine.stats().pending) == (60, 5)
+        assert engine.stats().outage_started_at is not None
+        await close(engine, 1)
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("_no_threads")
+def test_a_delivery_that_fails_stops_no_other_and_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = 2
+
+    async def scenario() -> None:
+        service = ScriptedService()
+        engine = adopting(service, tmp_path, accounts=[ONE])
+        await asyncio.gather(*(leave_orphan(tmp_path, 100 * number, 5) for number in (1, 2, 3)))
+        flush = _Orphan.flush
+
+        async def flush_or_fail(orphan: Engine, seconds: float | None) -> int:
+            nonlocal failing
+            failing -= 1
+            if failing >= 0:
+                raise OSError("of a kind that nobody thought of")
+            return await flush(orphan, seconds)
+
+        monkeypatch.setattr(_Orphan, "flush", flush_or_fail)
+        for moment in range(100):
+            await asyncio.sleep(LONGEST / 20)
+            assert_accounted(engine)
+            if moment == 50:
+                await leave_orphan(tmp_path, 400, 5)
+        stats = engine.stats()
+        assert (stats.recovered, stats.delivered, stats.pending) == (20, 20, 0)
+        assert sorted(keys_sent(service)) == sorted(
+            keys(*(100 * number + n for number in (1, 2, 3, 4) for n in range(5)))
+        )
         await close(engine, 1)
 
     run(scenario())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -22,6 +21,7 @@ from signal_persistence import (
     Signal,
     SignalClient,
 )
+from tests.client.waiting import wait_until
 from tests.plugins.stack import Account, RunningStack
 
 PATIENCE = 30.0
@@ -78,13 +78,6 @@ class Watched:
         except AuthenticationError:
             self.refusals += 1
             raise
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def execute(stack: RunningStack, statement: str, *values: object) -> None:

@@ -271,6 +271,42 @@ def test_a_producer_says_at_exit_that_it_was_not_closed_and_what_was_lost() -> N
     assert "Cannot deliver 1 signals" in done.stderr
 
 
+@pytest.mark.parametrize("spooled", [False, True])
+def test_what_an_unclosed_producer_has_at_exit_is_sent_whatever_that_needs_a_thread_for(
+    service: LoopbackService, tmp_path: Path, spooled: bool
+) -> None:
+    """The host's name is looked up, a token is fetched, the disk is waited for."""
+    code = """if True:
+        import sys
+        from tests.client.scripted_service import make_signal
+        from signal_persistence import ApiKeyCredentials, Producer
+        url, spool = sys.argv[1].replace("127.0.0.1", "localhost"), sys.argv[2]
+        producer = Producer(
+            url,
+            "key",
+            ApiKeyCredentials(url, "key", f"sgk_{'0' * 32}_{'0' * 64}"),
+            linger_ms=1_000_000,
+            spool_dir=spool or None,
+            spool_fsync="always",
+        )
+        producer.publish(make_signal(0))
+    """
+    service.script = [json_answer({"access_token": "a", "expires_in": 900})]
+    done = subprocess.run(
+        [sys.executable, "-c", code, service.url, str(tmp_path) if spooled else ""],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert len(service.received) == 2, done.stderr
+    assert service.received[1].json()["signals"][0]["price"] == 100.0
+    assert done.stderr == ""
+    left = [path for path in tmp_path.rglob("*.seg") if path.parent.name == "log"]
+    assert not left, "what became of it was not written down"
+
+
 def _in_child(producer: Producer, of_parent: Delivery, answers: Any) -> None:
     """Use the parent's producer: everything about it must be new here."""
     report = producer.publish(make_signal(1)).result(10)

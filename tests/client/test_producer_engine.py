@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +35,27 @@ from tests.client.scripted_service import (
 from tests.client.virtual_time import run
 
 FAULTS = ["refused", "timeout", "lost", "lost ack", "late", "garbage"]
-STATUSES = [302, 401, 408, 429, 500, 502, 503, 504, 520, 522, 544]
+STATUSES = [
+    302,
+    400,
+    401,
+    402,
+    403,
+    404,
+    405,
+    408,
+    409,
+    415,
+    429,
+    500,
+    501,
+    502,
+    503,
+    504,
+    520,
+    522,
+    544,
+]
 scripts = st.lists(st.sampled_from([*FAULTS, *STATUSES]), max_size=12)
 
 
@@ -256,9 +277,9 @@ def test_one_signal_that_is_too_large_by_itself_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [400, 403, 409, 415, 422, 501, Response(404, {}, b'{"code":"not_found"}')]
+    "step", ["invalid_request", "not_found", "request_id_reused", "unsupported_media_type"]
 )
-def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(step: int | Response) -> None:
+def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(step: str) -> None:
     async def scenario() -> None:
         service = ScriptedService(script=[step])
         engine = make_engine(service, batch_max_messages=1)
@@ -274,13 +295,79 @@ def test_a_definite_refusal_is_reported_and_the_next_batch_goes_on(step: int | R
     run(scenario())
 
 
-def test_a_404_that_the_service_did_not_write_does_not_give_up_the_batch() -> None:
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 405, 409, 413, 415, 422, 501])
+@pytest.mark.parametrize("body", [b"<html>No.</html>", b'{"code":"NO","message":"No."}', b""])
+def test_a_refusal_that_the_service_did_not_write_does_not_give_up_the_batch(
+    status: int, body: bytes
+) -> None:
+    """Of a proxy, a firewall, the gateway of the platform: somebody may repair it."""
+
     async def scenario() -> None:
-        service = ScriptedService(script=[404, Response(404, {}, b"<html>Not found</html>")])
+        service = ScriptedService(script=[Response(status, {}, body)] * 8)
         engine = make_engine(service)
-        report = await publish(engine, make_signal(0))
-        assert (report.status, report.attempts) == ("accepted", 3)
+        delivery = publish(engine, make_signal(0))
+        await asyncio.sleep(0.2)
+        stats = engine.stats()
+        assert (stats.pending, stats.dead_lettered) == (1, 0)
+        assert stats.outage_started_at is not None
+        assert (await delivery).status == "accepted"
+        assert engine.stats().outage_started_at is None
         assert len({request.request_id for request in service.requests}) == 1
+        await close(engine, 1)
+
+    run(scenario())
+
+
+def test_a_page_that_says_too_large_halves_the_batch_and_loses_none_of_it() -> None:
+    async def scenario() -> None:
+        service = ScriptedService(script=[413, 413, 413])
+        engine = make_engine(service)
+        reports = [publish(engine, make_signal(number)) for number in range(8)]
+        assert await engine.flush(None) == 0
+        assert [delivery.report.seq for delivery in reports] == list(range(1, 9))
+        assert [len(request.keys) for request in service.requests[:4]] == [8, 4, 2, 1]
+        await close(engine, 1)
+
+    run(scenario())
+
+
+def test_a_batch_that_is_refused_for_ever_holds_up_no_other_account_and_is_seen(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It waits until its delivery timeout, if there is one, and says so all the time."""
+
+    async def scenario() -> None:
+        one, two = UUID(int=1), UUID(int=2)
+
+        class OneIsRefused(ScriptedService):
+            async def post(self, path: str, body: bytes, token: str, headers: Any = None) -> Any:
+                self.script = [400] if token == str(one) else []
+                return await super().post(path, body, token, headers)
+
+        engine = make_engine(
+            OneIsRefused(), accounts=[one, two], linger_ms=0, delivery_timeout_ms=600_000
+        )
+        poison = publish(engine, make_signal(0), one)
+        for number in range(60):
+            assert (await publish(engine, make_signal(number), two)).status == "accepted"
+            assert engine.stats().outage_started_at is not None
+            await asyncio.sleep(5)
+        assert not poison.done()
+        await asyncio.sleep(400)
+        assert (poison.report.code, poison.report.in_doubt) == ("delivery_timeout", True)
+        assert_accounted(engine)
+        await close(engine, 1)
+
+    run(scenario())
+    [line] = [record.getMessage() for record in caplog.records if "fails" in record.getMessage()]
+    assert "(ApiError 400, batch" in line
+
+
+def test_who_lacks_a_scope_waits_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        service = ScriptedService(script=["insufficient_scope"] * 20)
+        engine = make_engine(service, project=tmp_path)
+        assert (await publish(engine, make_signal(0))).status == "accepted"
         await close(engine, 1)
 
     run(scenario())

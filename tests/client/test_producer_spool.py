@@ -26,10 +26,10 @@ from tests.client.virtual_time import run
 
 STEPS = [
     *("ok", "refused", "timeout", "lost", "lost ack", "late", "garbage"),
-    *(200, 401, 404, 408, 429, 500, 502, 503, 504),
+    *(200, 400, 401, 403, 404, 408, 429, 500, 502, 503, 504, "insufficient_scope"),
 ]
 """What may pass: 200 is a truncated body."""
-REFUSALS = [400, 403, 413]
+REFUSALS = ["invalid_request", "request_id_reused", "batch_too_large"]
 """What will not, for a batch of one signal."""
 scripts = st.lists(st.sampled_from(STEPS), max_size=12)
 
@@ -317,6 +317,34 @@ def test_refused_signals_become_dead_letters_with_the_reason_and_can_be_read(
         ]
         assert {letter.request_id for letter in letters} == {str(deliveries[1].report.request_id)}
         assert engine.stats().dead_lettered == 2
+        await close(engine, 1)
+
+    run(scenario())
+
+
+def test_a_verdict_that_cannot_be_written_down_at_once_leaves_one_dead_letter_of_each_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of the same would drive out old ones that nobody has read."""
+
+    async def scenario() -> None:
+        rejected = {_wire_time(number): "unknown_trader" for number in (1, 3)}
+        service = ScriptedService(rejected=rejected)
+        engine = make_engine(service, project=tmp_path)
+        journal = engine._outbox._journal  # type: ignore[attr-defined]
+        finish, refusals = journal.finish, [SpoolFullError("no_space")] * 20
+
+        def finish_if_there_is_room(request_id: UUID) -> None:
+            if refusals:
+                raise refusals.pop()
+            finish(request_id)
+
+        monkeypatch.setattr(journal, "finish", finish_if_there_is_room)
+        for number in range(5):
+            publish(engine, make_signal(number))
+        assert await engine.flush(None) == 0
+        assert len(service.requests) == 21
+        assert [letter.fsn for letter in DeadLetters.read(tmp_path / DEAD_LETTERS)] == [2, 4]
         await close(engine, 1)
 
     run(scenario())

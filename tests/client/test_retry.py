@@ -17,7 +17,7 @@ from signal_persistence import (
     SignalPersistenceError,
     UnavailableError,
 )
-from signal_persistence.retry import Backoff, Next, decide
+from signal_persistence.retry import Backoff, Next, decide, is_down
 
 unit = st.floats(0, 1, exclude_max=True)
 
@@ -52,7 +52,10 @@ def test_retry_after_is_a_floor_and_does_not_bring_everybody_back_at_once(
         (UnavailableError(status=429), Next.RETRY),
         (AuthenticationError(status=401), Next.RENEW),
         (BatchTooLargeError(status=413), Next.SPLIT),
-        (PermissionDeniedError(status=403), Next.GIVE_UP),
+        (BatchTooLargeError(status=413, foreign=True), Next.SPLIT),
+        (PermissionDeniedError(status=403), Next.RETRY),
+        (PermissionDeniedError(status=403, foreign=True), Next.RETRY),
+        (ApiError(status=400, foreign=True), Next.RETRY),
         (ApiError(status=400), Next.GIVE_UP),
         (ApiError(status=409), Next.GIVE_UP),
     ],
@@ -69,3 +72,23 @@ def test_a_token_that_was_renewed_in_vain_waits_like_an_outage() -> None:
 
 def test_one_signal_that_is_too_large_cannot_be_split() -> None:
     assert decide(BatchTooLargeError(status=413), renewed=False, messages=1) is Next.GIVE_UP
+    foreign = BatchTooLargeError(status=413, foreign=True)
+    assert decide(foreign, renewed=False, messages=1) is Next.RETRY
+
+
+@pytest.mark.parametrize(
+    ("error", "down"),
+    [
+        (ConnectError(), True),
+        (UnavailableError(status=503), True),
+        (UnavailableError(status=429, foreign=True), False),
+        (ApiError(status=402, foreign=True), True),
+        (PermissionDeniedError(status=403, foreign=True), True),
+        (PermissionDeniedError(status=403), False),
+        (ApiError(status=400), False),
+        (AuthenticationError(status=401, foreign=True), False),
+        (BatchTooLargeError(status=413, foreign=True), False),
+    ],
+)
+def test_only_who_does_not_do_its_work_is_down(error: SignalPersistenceError, down: bool) -> None:
+    assert is_down(error) is down

@@ -28,13 +28,13 @@ _LOG_BYTES: Final = 1024**2
 _LOG_FILES: Final = 3
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], program: str = "python -m signal_persistence.agent") -> int:
     """Run until SIGTERM or SIGINT, and return the exit code.
 
     0 also when another agent runs already, EX_CONFIG (78) for what the environment or an option
     lacks, 1 for a spool that cannot be used.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser(program).parse_args(arguments)
     try:
         url, key = project_from(os.environ)
         project = project_directory(options.spool_dir or default_spool_directory(), url)
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m signal_persistence.agent",
+        prog=program,
         description="Send what all producers of this host with agent=True publish. The project and "
         "the accounts come from the environment: see .env.example and docs/agent.md.",
     )
@@ -98,6 +98,8 @@ def _log_to(folder: Path | None) -> None:
         handlers=[handler],
         format="%(asctime)s %(process)d %(levelname)s %(message)s",
     )
+    # It says every request of a token.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _run(plan: AgentPlan, url: str, key: str, ready: Callable[[], object]) -> int:

@@ -38,6 +38,7 @@ from signal_persistence.spool import (
     compact,
 )
 from signal_persistence.transport import Transport
+from signal_persistence.trying import Trying
 from signal_persistence.waiting import Pulse
 
 _log: Final = logging.getLogger("signal_persistence")
@@ -124,6 +125,7 @@ class Forwarder:
         self._tasks: list[asyncio.Task[None]] = []
         self._served: dict[UUID, ServedSlot] = {}
         self._dead_letters: dict[UUID, DeadLetters] = {}
+        self._trying = Trying()
         self.fates: Final[Counter[str]] = Counter()
         """How many signals ended with which status since this was made."""
 
@@ -136,6 +138,11 @@ class Forwarder:
     def unfinished(self) -> int:
         """How many signals were read and are not finished."""
         return sum(served.unfinished for served in self._served.values())
+
+    @property
+    def slot_failures(self) -> int:
+        """How often a slot could not be read or tidied."""
+        return self._trying.failures
 
     @property
     def outage_started_at(self) -> datetime | None:
@@ -208,13 +215,21 @@ class Forwarder:
         return [served.slot.path for served in foreign]
 
     def read(self) -> int:
-        """Read once from each slot what is new, and return how many signals that was."""
-        return sum(served.read(self._take_frame) for served in self._served.values())
+        """Read once from each slot what is new, and return how many signals that was.
+
+        A slot that cannot be read is logged and tried again; it does not stop the others.
+        """
+        return sum(
+            self._trying.do(
+                f"read slot {served.slot.path}", partial(served.read, self._take_frame), 0
+            )
+            for served in self._served.values()
+        )
 
     def trim(self) -> None:
-        """Remove from the disk what nobody needs any more."""
+        """Remove from the disk what nobody needs any more; failures as in `read`."""
         for served in self._served.values():
-            served.trim()
+            self._trying.do(f"tidy slot {served.slot.path}", served.trim, None)
 
     async def sync(self) -> None:
         """Make the journal survive a loss of power."""
@@ -236,11 +251,12 @@ class Forwarder:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CANCEL_SECONDS)
-        for served in self._served.values():
-            served.close()
-        self._served.clear()
-        if self._journal is not None:
-            self._journal.close()
+        with ExitStack() as ending:
+            if self._journal is not None:
+                ending.callback(self._journal.close)
+            for served in self._served.values():
+                ending.callback(served.close)
+            self._served.clear()
 
     # The books of the lane senders:
 
@@ -251,7 +267,7 @@ class Forwarder:
         lane.most = self._pacing.messages
         batch = lane.take(self._sending.new_id)
         if batch is not None and not batch.begun:
-            written = _written(lane, batch)
+            written = _written(_identity(lane), batch)
             try:
                 await self._write(lambda: self._journal_of(batch).begin(written))
             except BaseException:
@@ -280,7 +296,7 @@ class Forwarder:
         self, lane: Lane, batch: Batch, finished: int, rest: Sequence[Batch]
     ) -> None:
         def finish() -> None:
-            written = partial(_written, lane)
+            written = partial(_written, _identity(lane))
             finish_in_journal(self._journal_of(batch), batch, finished, rest, written)
 
         if rest:
@@ -289,17 +305,16 @@ class Forwarder:
             finish()
 
     async def _add_dead_letters(self, lane: Lane, batch: Batch, fates: Sequence[Fate]) -> None:
-        now = datetime.now(UTC)
-        for served, _, places in _by_slot(batch.records[: len(fates)]):
+        now, account, to_bury = datetime.now(UTC), _identity(lane), set(batch.to_bury(fates))
+        for served, _, places in _by_slot(batch.records[: len(fates)]) if to_bury else ():
+            buried = [at for at in places if at in to_bury]
             letters = [
-                letter_of(
-                    _identity(lane), served.slot.name, batch, batch.records[at], fates[at], now
-                )
-                for at in places
-                if not fates[at].stored
+                letter_of(account, served.slot.name, batch, batch.records[at], fates[at], now)
+                for at in buried
             ]
             if letters:
                 await asyncio.to_thread(self._dead_letters[served.uuid].add, letters)
+                batch.buried.update(buried)
 
     async def _write(self, work: Callable[[], None]) -> None:
         """Write to the journal, on a thread if that waits for the disk."""
@@ -346,9 +361,9 @@ class Forwarder:
                 for frame in self._served[part.slot].slot.log.fetch(part.fsns)
             ]
             batch = self._batch_again(written, found)
-            lane = self._lanes[written.lane]
-            self._register(journal, written, lane, batch, elsewhere)
+            self._register(journal, written, batch, elsewhere)
             if batch.records:
+                lane = self._lanes[written.lane]
                 lane.resend.append(batch)
                 lane.published += len(batch.records)
                 lane.batched += len(batch.records)
@@ -363,7 +378,7 @@ class Forwarder:
         """
         left = [record for record in found if record.slot.reopen(record.frame)]
         whole = Batch(written.request_id, found, in_doubt=True, begun=True)
-        if left and _written(self._lanes[written.lane], whole) == written:
+        if left and _written(written.lane, whole) == written:
             return whole
         return Batch(self._sending.new_id(), left, in_doubt=True, begun=True)
 
@@ -371,17 +386,19 @@ class Forwarder:
         self,
         journal: Journal,
         written: JournalBatch,
-        lane: AccountLane,
         batch: Batch,
         elsewhere: tuple[Part, ...],
     ) -> None:
-        """Write down in the journal of this sender how an open batch is sent again."""
+        """Write down in the journal of this sender how an open batch is sent again.
+
+        Of an account whose credentials are not here any more, nothing is left in slots that are.
+        """
         if journal is not (self._journal or journal):
             # The slot's own, which learns with the last of its signals that they are finished.
             if batch.records:
-                self._journal_of(batch).begin(_written(lane, batch))
+                self._journal_of(batch).begin(_written(written.lane, batch))
         elif batch.request_id != written.request_id:
-            left = [_written(lane, batch)] if batch.records else []
+            left = [_written(written.lane, batch)] if batch.records else []
             if elsewhere:
                 left.append(JournalBatch(self._sending.new_id(), written.lane, elsewhere))
             journal.split(written.request_id, left)
@@ -407,8 +424,8 @@ def _by_slot(records: Sequence[Record]) -> list[tuple[ServedSlot, int, list[int]
     return list(places.values())
 
 
-def _written(lane: Lane, batch: Batch) -> JournalBatch:
+def _written(identity: str, batch: Batch) -> JournalBatch:
     """Return the batch as a journal has it: runs of its slots, in the order of its body."""
     runs = groupby(map(_place, batch.records), lambda record: record.slot.uuid)
     parts = tuple(Part(slot, compact(record.fsn for record in run)) for slot, run in runs)
-    return JournalBatch(batch.request_id, _identity(lane), parts)
+    return JournalBatch(batch.request_id, identity, parts)

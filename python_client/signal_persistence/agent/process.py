@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from signal_persistence.settings import ProducerSettings
 from signal_persistence.spool import Journal, SenderSlot
 from signal_persistence.spool.files import OS_FILES
 from signal_persistence.transport import Transport
+from signal_persistence.trying import Trying
 from signal_persistence.waiting import wait
 
 _log: Final = logging.getLogger("signal_persistence")
@@ -66,6 +68,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._refused: dict[Path, float] = {}
         """Slots that cannot be sent from here, and when they are looked at again."""
+        self._trying = Trying()
 
     def stop(self) -> None:
         """Have `run` drain and end."""
@@ -117,7 +120,7 @@ class Agent:
             if now >= adopt_at:
                 adopt_at = now + _ADOPT_EVERY
                 self._adopt(forwarder)
-            if self._read(forwarder):
+            if forwarder.read():
                 busy_at = now
             if now >= chores_at:
                 chores_at = now + _CHORES_EVERY
@@ -138,46 +141,55 @@ class Agent:
         ends = time.monotonic() + self._plan.drain_seconds
         self._adopt(forwarder)
         while True:
-            read = self._read(forwarder)
+            read = forwarder.read()
             left = ends - time.monotonic()
             if left <= 0 or (await forwarder.flush(left) and not read):
                 return forwarder.unfinished
 
-    def _read(self, forwarder: Forwarder) -> int:
-        try:
-            return forwarder.read()
-        except (SpoolError, SpoolFullError) as error:
-            _log.error("Cannot read the spool: trying again: %s", error)
-            return 0
-
     def _adopt(self, forwarder: Forwarder) -> None:
         """Take every slot that nobody else sends and whose accounts can be sent from here."""
+        folder, now = self._plan.project / "slots", time.monotonic()
         mine = {served.slot.path for served in forwarder.served}
-        slots = []
-        for name in OS_FILES.names(self._plan.project / "slots"):
-            path = self._plan.project / "slots" / name
-            if path not in mine and time.monotonic() >= self._refused.get(path, 0.0):
-                slot = self._open(forwarder, path)
-                if slot is not None:
-                    slots.append(slot)
-        if slots:
-            try:
+        names: Sequence[str] = self._trying.do(
+            f"look into {folder}", lambda: OS_FILES.names(folder), ()
+        )
+        paths = [
+            path
+            for path in (folder / name for name in names)
+            if path not in mine and now >= self._refused.get(path, 0.0)
+        ]
+        # Together, since only then a batch of several slots keeps its request_id; unless one of
+        # them stops the others.
+        if not self._adopt_together(forwarder, paths):
+            for path in paths:
+                self._adopt_together(forwarder, [path])
+
+    def _adopt_together(self, forwarder: Forwarder, paths: Sequence[Path]) -> bool:
+        """Take slots, or none of them; a single one that fails is refused. Say whether it went."""
+        opened = [self._open(forwarder, path) for path in paths]
+        slots = [slot for slot in opened if slot is not None]
+        try:
+            if slots:
                 forwarder.adopt(slots)
-            except (SpoolError, SpoolFullError) as error:
-                for slot in slots:
-                    self._refuse(slot.path, str(error))
+        except Exception as error:
+            if len(paths) == 1:
+                self._refuse(paths[0], str(error))
+            return False
+        return True
 
     def _open(self, forwarder: Forwarder, path: Path) -> SenderSlot | None:
-        try:
-            slot = SenderSlot.open(path)
-            if slot is None:
-                return None
-            if forwarder.serves(slot.lanes()):
-                return slot
-            slot.close()
-            self._refuse(path, _NO_CREDENTIALS)
-        except (SpoolError, SpoolFullError) as error:
-            self._refuse(path, str(error))
+        with ExitStack() as undo:
+            try:
+                slot = SenderSlot.open(path)
+                if slot is None:
+                    return None
+                undo.callback(slot.close)
+                if forwarder.serves(slot.lanes()):
+                    undo.pop_all()
+                    return slot
+                self._refuse(path, _NO_CREDENTIALS)
+            except Exception as error:
+                self._refuse(path, str(error))
         return None
 
     def _refuse(self, path: Path, reason: str) -> None:
@@ -187,15 +199,16 @@ class Agent:
         self._refused[path] = time.monotonic() + _REFUSE_FOR
 
     async def _do_chores(self, forwarder: Forwarder) -> None:
+        for path in self._trying.do("release slots", forwarder.release_foreign, list[Path]()):
+            self._refuse(path, _NO_CREDENTIALS)
+        forwarder.trim()
         try:
-            for path in forwarder.release_foreign():
-                self._refuse(path, _NO_CREDENTIALS)
-            forwarder.trim()
             await forwarder.sync()
         except (SpoolError, SpoolFullError) as error:
-            _log.error("Cannot tidy the spool: trying again: %s", error)
+            _log.error("Cannot sync the journal: trying again: %s", error)
 
     def _is_needed(self, forwarder: Forwarder) -> bool:
         return forwarder.unfinished > 0 or any(
-            served.slot.writer_is_alive() for served in forwarder.served
+            self._trying.do(f"see who writes {served.slot.path}", served.slot.writer_is_alive, True)
+            for served in forwarder.served
         )

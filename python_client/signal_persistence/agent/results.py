@@ -16,6 +16,7 @@ import msgspec
 
 from signal_persistence.batch import Batch
 from signal_persistence.delivery import DeliveryStatus, Fate
+from signal_persistence.spool import Ranges
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
@@ -135,6 +136,13 @@ class Finished:
         self._firsts[begin:end] = [first]
         self._lasts[begin:end] = [last]
         self.reach(self.through)
+
+    def with_ranges(self, ranges: Ranges) -> Finished:
+        """Return a copy to which ranges are added."""
+        copy = Finished(self.through, [*self._firsts], [*self._lasts])
+        for first, last in ranges:
+            copy.add(first, last)
+        return copy
 
     def add_runs(self, runs: Iterable[Run]) -> None:
         """Add what a result says."""

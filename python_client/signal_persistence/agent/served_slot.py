@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -132,12 +133,12 @@ class ServedSlot:
         Raises SpoolFullError or SpoolError; then it may be called again.
         """
         ranges = compact(fsns)
+        finished = self._finished.with_ranges(ranges)
+        self._tell(lane, replace(result, finished_through=finished.through), fsns[-1])
+        # Only now: what is finished and was not told, the worker would take for lost.
         self._unfinished[lane] -= sum(fsn not in self._finished for fsn in fsns)
-        for first, last in ranges:
-            self._finished.add(first, last)
+        self._finished = finished
         self._open.difference_update(fsns)
-        result = replace(result, finished_through=self._finished.through)
-        self._tell(lane, result, fsns[-1])
         self._note(self.identities[lane], ranges)
         self._bell.ring()
 
@@ -156,11 +157,10 @@ class ServedSlot:
             self._results.finish_through(read)
 
     def close(self) -> None:
-        """Close everything and let go of the slot."""
-        self._results.close()
-        self.own_journal.close()
-        self._bell.close()
-        self.slot.close()
+        """Close everything and let go of the slot, whatever of it fails. Raises SpoolError."""
+        with ExitStack() as ending:
+            for part in (self.slot, self._bell, self.own_journal, self._results):
+                ending.callback(part.close)
 
     def _has_room(self, lane: int) -> bool:
         return self._unfinished[lane] < self._read_ahead()

@@ -28,7 +28,15 @@ from signal_persistence.engine import Engine
 from signal_persistence.errors import SpoolError, SpoolFullError
 from signal_persistence.outbox import identities_of
 from signal_persistence.settings import ProducerSettings
-from signal_persistence.spool import Frame, LogReader, SenderSlot, Slot, SpoolSettings
+from signal_persistence.spool import (
+    Frame,
+    LogReader,
+    SenderSlot,
+    Slot,
+    SpoolSettings,
+    expand,
+    read_journal,
+)
 from signal_persistence.spool.files import OS_FILES
 from signal_persistence.transport import Transport
 from signal_persistence.waiting import wait
@@ -105,11 +113,12 @@ class WorkerOutbox:
         by_number = {self.slot.lane(self._identities[lane.account_id]): lane for lane in lanes}
         for number, lane in by_number.items():
             lane.number, lane.loaded = number, finished.through
+        sent = _SentAlone(self.slot)
         fsn = finished.through
         while frames := self._log.read(fsn, _SCAN_MESSAGES, _SCAN_BYTES):
             for frame in frames:
                 lane = by_number[frame.lane]
-                if frame.fsn in finished:
+                if frame.fsn in finished or frame in sent:
                     lane.loaded = frame.fsn
                 else:
                     lane.on_disk += 1
@@ -146,6 +155,24 @@ class WorkerOutbox:
                 finished.add_runs(result.runs)
                 finished.reach(result.finished_through)
         return finished
+
+
+class _SentAlone:
+    """What a process that was its own sender wrote down as finished, in the slot's journal."""
+
+    def __init__(self, slot: Slot) -> None:
+        state = read_journal(slot.path / "journal")
+        self._begun = [state.begun.get((slot.uuid, identity), 0) for identity in slot.lanes]
+        self._open = {
+            fsn
+            for batch in state.batches.values()
+            for part in batch.parts
+            if part.slot == slot.uuid
+            for fsn in expand(part.fsns)
+        }
+
+    def __contains__(self, frame: Frame) -> bool:
+        return frame.fsn <= self._begun[frame.lane] and frame.fsn not in self._open
 
 
 class WorkerEngine(Engine):

@@ -14,4 +14,4 @@ def agent(context: typer.Context) -> None:
     """Send what all producers of this host with agent=True publish; see docs/agent.md."""
     from signal_persistence.agent.__main__ import main
 
-    raise typer.Exit(main(context.args))
+    raise typer.Exit(main(context.args, "signals agent"))

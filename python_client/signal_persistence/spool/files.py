@@ -9,6 +9,7 @@ import errno
 import fcntl
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,7 +93,7 @@ class Files(Protocol):
         """Write all of it, or nothing, at the end of a file (made if there is none), durably."""
 
     def create(self, path: Path, size: int) -> MappedFile:
-        """Make a file of `size` zero bytes whose room is taken."""
+        """Make a file of `size` zero bytes whose room is taken, all of it or nothing."""
 
     def open(self, path: Path) -> ReadFile | None:
         """Open a file for reading, None if there is none."""
@@ -143,9 +144,8 @@ class _OsMappedFile:
 
     def close(self) -> None:
         self.buffer.close()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        _close(descriptor)
 
 
 class _OsReadFile:
@@ -171,9 +171,8 @@ class _OsReadFile:
         return os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        _close(descriptor)
 
     def _page(self, offset: int, size: int) -> bytes:
         with suppress(OSError):
@@ -184,12 +183,36 @@ class _OsReadFile:
 class _OsLock:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        _open_locks.add(self)
 
     def release(self) -> None:
         # Closing, not LOCK_UN: that would take the lock from a parent as well.
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        with _lock_files:
+            _open_locks.discard(self)
+            descriptor, self._descriptor = self._descriptor, -1
+            _close(descriptor)
+
+
+_lock_files: Final = threading.RLock()
+"""Held while the file of a lock is opened or closed, and during a fork."""
+_open_locks: Final[set[_OsLock]] = set()
+
+
+def _leave_locks_to_parent() -> None:
+    """In a forked child: close the copies, which would hold the locks when the parent is dead.
+
+    Here and not where locks are used: a thread may just be opening what they are for.
+    """
+    for lock in list(_open_locks):
+        lock.release()
+    _lock_files.release()
+
+
+os.register_at_fork(
+    before=_lock_files.acquire,
+    after_in_parent=_lock_files.release,
+    after_in_child=_leave_locks_to_parent,
+)
 
 
 class OsFiles:
@@ -252,16 +275,20 @@ class OsFiles:
                 self.sync_directory(path.parent)
 
     def create(self, path: Path, size: int) -> MappedFile:
+        # One name for all of a directory: what a crash leaves is overwritten.
+        temporary = path.with_name("new")
         with _errors_about(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, 0o600)
             try:
                 _allocate(descriptor, size)
-                return _OsMappedFile(path, descriptor, size)
-            except OSError:
+                file = _OsMappedFile(path, descriptor, size)
+                temporary.rename(path)
+            except BaseException:
                 os.close(descriptor)
-                path.unlink()
+                temporary.unlink(missing_ok=True)
                 raise
+            return file
 
     def open(self, path: Path) -> ReadFile | None:
         with _errors_about(path):
@@ -292,7 +319,7 @@ class OsFiles:
                 os.close(descriptor)
 
     def lock(self, path: Path) -> Lock | None:
-        with _errors_about(path):
+        with _errors_about(path), _lock_files:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -306,7 +333,7 @@ class OsFiles:
             return _OsLock(descriptor)
 
     def is_locked(self, path: Path) -> bool:
-        with _errors_about(path):
+        with _errors_about(path), _lock_files:
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -323,6 +350,12 @@ class OsFiles:
         with suppress(OSError):
             return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return ""
+
+
+def _close(descriptor: int) -> None:
+    """Close a descriptor that nobody knows any more: once, even if a signal handler raises."""
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -41,6 +41,8 @@ _NOT_ZERO: Final = re.compile(rb"[^\0]")
 
 pack_frame_into: Final = _FRAME.pack_into
 """Write length, checksum, fsn, lane and kind at an offset of a buffer."""
+unpack_length_from: Final = struct.Struct("<I").unpack_from
+"""Return the length of the frame at an offset of a buffer, in a tuple; zero where there is none."""
 pack_checked: Final = _CHECKED.pack
 """Return fsn, lane and kind as the checksum of a frame covers them, before its body."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from signal_persistence.errors import ClosedError, SignalPersistenceError, SpoolError
+from signal_persistence.errors import ClosedError, SignalPersistenceError
 from signal_persistence.spool.files import OS_FILES, Files, MappedFile
 from signal_persistence.spool.frames import (
     HEADER_BYTES,
@@ -21,7 +21,7 @@ from signal_persistence.spool.frames import (
     header_checks,
     seed_of,
 )
-from signal_persistence.spool.ranges import Ranges
+from signal_persistence.spool.ranges import Ranges, expand
 from signal_persistence.spool.segments import (
     SegmentWriter,
     first_fsns,
@@ -115,13 +115,28 @@ class JournalState:
             key = part.slot, batch.lane
             self.begun[key] = max(self.begun.get(key, 0), part.fsns[-1][1])
 
-    def _replace(self, request_id: UUID, batches: Iterable[JournalBatch]) -> None:
+    def _replace(self, request_id: UUID, batches: Sequence[JournalBatch]) -> None:
         """Put batches in the place of another: theirs is the order in which all are sent."""
-        before = self.batches
-        self.batches = {}
+        replaced = {request_id} if request_id in self.batches else self._sharing_with(batches)
+        before, self.batches = self.batches, {}
         for opened in before.values():
-            for batch in batches if opened.request_id == request_id else (opened,):
+            if opened.request_id not in replaced:
+                self._open(opened)
+            for batch in batches if opened.request_id in replaced else ():
                 self._open(batch)
+
+    def _sharing_with(self, batches: Iterable[JournalBatch]) -> set[UUID]:
+        """Find what took the place of a batch before, when that was to be tried again."""
+        signals = {signal for batch in batches for signal in _signals_of(batch)}
+        return {
+            batch.request_id
+            for batch in self.batches.values()
+            if not signals.isdisjoint(_signals_of(batch))
+        }
+
+
+def _signals_of(batch: JournalBatch) -> Iterator[tuple[UUID, int]]:
+    return ((part.slot, fsn) for part in batch.parts for fsn in expand(part.fsns))
 
 
 class Journal:
@@ -146,6 +161,8 @@ class Journal:
         self._writer = SegmentWriter.nowhere()
         self._spare: MappedFile | None = None
         self._unsynced = False
+        self._failed = False
+        """Whether the file failed to sync, and no other has taken its place yet."""
         self._refusal: SignalPersistenceError | None = None
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
@@ -213,18 +230,24 @@ class Journal:
             self._writer.sync()
 
     def sync(self) -> None:
-        """Make everything written so far durable, unless fsync is "never". Raises SpoolError."""
+        """Make everything written so far durable, unless fsync is "never".
+
+        Raises SpoolError or SpoolFullError, and may then be called again.
+        """
         with self._sync_lock:
             with self._lock:
-                if not self._unsynced or self._settings.fsync == "never":
+                if not self._unsynced or self._settings.fsync == "never" or self._refusal:
+                    return
+                if self._failed:
+                    self._start_file()
                     return
                 self._unsynced = False
                 writer = self._writer
             try:
                 writer.sync()
             except SignalPersistenceError as error:
-                self._refusal = SpoolError(f"Cannot trust the journal any more: {error}")
-                raise self._refusal from error
+                self._begin_anew()
+                _log.warning("Wrote %s anew, since it failed to sync: %s", self._directory, error)
 
     def close(self) -> None:
         """Sync, unless fsync is "never", and close. Closing again does nothing."""
@@ -262,6 +285,16 @@ class Journal:
         self._unsynced = True
         return True
 
+    def _begin_anew(self) -> None:
+        """Write everything into a new file: nobody knows what the disk has of this one.
+
+        When that fails as well, so does every write and sync until it does not.
+        """
+        with self._lock:
+            self._unsynced = self._failed = True
+            self._writer.close()
+            self._start_file()
+
     def _start_file(self, room_for: int = 0) -> None:
         """Go on in a new file that begins with the state; durably, whatever fsync says."""
         checkpoint = _encode(self._state.checkpoint())
@@ -282,7 +315,8 @@ class Journal:
             writer.close()
             raise
         self._writer.close()
-        self._writer, self._last, self._unsynced = writer, number, False
+        self._writer, self._last = writer, number
+        self._unsynced = self._failed = False
         for older in first_fsns(self._files, self._directory):
             if older < number:
                 self._files.remove(segment_path(self._directory, older))

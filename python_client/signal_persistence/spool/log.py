@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -66,16 +67,14 @@ class Log:
         self._settings = settings
         self._files = files
         self._sizes = dict(recovered.sizes)
-        self._bytes = sum(self._sizes.values()) + _damaged_bytes(files, directory)
         self._active = SegmentWriter.nowhere()
         self._unsynced: list[SegmentWriter] = []
-        self._directory_changed = False
+        self._made = self._made_durable = 0
+        """How many segments were made, and how many of their names are durable."""
         self._refusal: SignalPersistenceError | None = None
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._read_lock = threading.Lock()
-        self._committed = threading.Condition()
-        self._committing = False
         self._reader = LogReader(directory, uuid, files=files, segments=lambda: list(self._sizes))
 
     @classmethod
@@ -103,8 +102,8 @@ class Log:
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes the segment files take."""
-        return self._bytes
+        """How many bytes the segment files take, without copies of damaged ones."""
+        return sum(list(self._sizes.values()))
 
     @property
     def first_fsn(self) -> int:
@@ -120,10 +119,15 @@ class Log:
         """
         with self._lock:
             fsn = self.published_fsn + 1
-            if not self._active.append(fsn, lane, kind, body):
-                self._roll(fsn, len(body))
-                self._active.append(fsn, lane, kind, body)
-            self.published_fsn = fsn
+            try:
+                if not self._active.append(fsn, lane, kind, body):
+                    self._roll(fsn, len(body))
+                    self._active.append(fsn, lane, kind, body)
+                self.published_fsn = fsn
+            except BaseException:
+                # A signal handler may raise anywhere: a number that is in the file is used.
+                self.published_fsn = max(self.published_fsn, self._active.last_fsn)
+                raise
         return fsn
 
     def skip_to(self, fsn: int) -> None:
@@ -136,14 +140,11 @@ class Log:
         Waiting callers share one fdatasync. Returns at once unless fsync is "always". Raises
         SpoolError when the disk failed.
         """
-        if self._settings.fsync != "always":
-            return
-        with self._committed:
-            while self.durable_fsn < fsn:
-                if self._committing:
-                    self._committed.wait()
-                else:
-                    self._commit()
+        if self._settings.fsync == "always" and self.durable_fsn < fsn:
+            with self._sync_lock:
+                # Whoever had the lock may have synced this one as well.
+                if self.durable_fsn < fsn:
+                    self._sync()
 
     def sync(self) -> None:
         """Make everything published before this call durable, unless fsync is "never".
@@ -200,7 +201,6 @@ class Log:
         """In a forked child: forget the parent's log; append raises ClosedError from then on."""
         # The parent's threads, which may hold the locks, are not here.
         self._lock, self._sync_lock, self._read_lock = (threading.Lock() for _ in range(3))
-        self._committed, self._committing = threading.Condition(), False
         self._end(ClosedError("Cannot publish the signal: this spool is the parent process's."))
         self._reader.close()
 
@@ -209,28 +209,23 @@ class Log:
         if self._refusal is not None:
             raise self._refusal
         size = segment_size(self._settings.segment_bytes, body_bytes)
-        if self._bytes + size > self._settings.max_bytes:
+        if self.size_bytes + size > self._settings.max_bytes:
             raise SpoolFullError("limit")
-        file = self._files.create(segment_path(self._directory, fsn), size)
-        full, self._active = self._active, SegmentWriter(file, size, self._uuid, self._epoch, fsn)
-        self._sizes[fsn] = size
-        self._bytes += size
-        self._directory_changed = True
-        if self._settings.fsync == "never":
-            full.close()
-        else:
-            self._unsynced.append(full)
-
-    def _commit(self) -> None:
-        """Sync for all that wait, who wake when it is done; with `_committed` held."""
-        self._committing = True
-        self._committed.release()
+        path = segment_path(self._directory, fsn)
+        full, syncs = self._active, self._settings.fsync != "never"
         try:
-            self.sync()
-        finally:
-            self._committed.acquire()
-            self._committing = False
-            self._committed.notify_all()
+            file = self._files.create(path, size)
+            segment = SegmentWriter(file, size, self._uuid, self._epoch, fsn)
+        except BaseException:
+            # A signal handler may raise behind any call: then nothing was made.
+            with suppress(SignalPersistenceError):
+                self._files.remove(path)
+            raise
+        self._sizes[fsn] = size
+        self._made += 1
+        self._unsynced, self._active = self._unsynced + [full] * syncs, segment
+        if not syncs:
+            full.close()
 
     def _sync(self) -> None:
         """Make everything published durable; with the sync lock held."""
@@ -241,7 +236,8 @@ class Log:
                 return
             target = self.published_fsn
             full, active = list(self._unsynced), self._active
-            changed, self._directory_changed = self._directory_changed, False
+            made = self._made
+            changed = made != self._made_durable
         try:
             for segment in (*full, active):
                 segment.sync()
@@ -255,6 +251,7 @@ class Log:
             raise failure from error
         with self._lock:
             self.durable_fsn = target
+            self._made_durable = made
             del self._unsynced[: len(full)]
         for segment in full:
             segment.close()
@@ -272,9 +269,4 @@ class Log:
             self._files.remove(segment_path(self._directory, first))
             self._files.sync_directory(self._directory)
             with self._lock:
-                self._bytes -= self._sizes.pop(first, 0)
-
-
-def _damaged_bytes(files: Files, directory: Path) -> int:
-    names = [name for name in files.names(directory) if name.endswith(".damaged")]
-    return sum(files.size(directory / name) for name in names)
+                self._sizes.pop(first, None)

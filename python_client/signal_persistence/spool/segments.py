@@ -26,10 +26,12 @@ from signal_persistence.spool.frames import (
     pack_frame_into,
     scan,
     seed_of,
+    unpack_length_from,
 )
 
 _log: Final = logging.getLogger("signal_persistence")
 _PAGE: Final = 4096
+_COPIES_KEPT: Final = 8
 FSN_BLOCK: Final = 1 << 32
 """After a loss of power numbers go on at the next multiple of this."""
 
@@ -61,7 +63,7 @@ class Recovered:
 class SegmentWriter:
     """Fills one segment. Not thread-safe: one call at a time."""
 
-    __slots__ = ("_buffer", "_end", "_file", "_seed", "_size")
+    __slots__ = ("_buffer", "_end", "_file", "_seed", "_size", "last_fsn")
 
     def __init__(self, file: MappedFile, size: int, uuid: UUID, epoch: int, first_fsn: int) -> None:
         """`file` is new, of `size` bytes."""
@@ -71,13 +73,14 @@ class SegmentWriter:
         self._seed = seed_of(uuid, first_fsn)
         self._size = size
         self._end = HEADER_BYTES
+        self.last_fsn = first_fsn - 1
 
     @classmethod
     def nowhere(cls) -> Self:
         """Return a writer without a file, which has room for nothing."""
         writer = cls.__new__(cls)
         writer._file = None
-        writer._size = writer._end = 0
+        writer._size = writer._end = writer.last_fsn = 0
         return writer
 
     def append(self, fsn: int, lane: int, kind: int, body: bytes) -> bool:
@@ -92,9 +95,15 @@ class SegmentWriter:
             return False
         checksum = crc32(body, crc32(pack_checked(fsn, lane, kind), self._seed ^ length))
         self._buffer[body_at:end] = body
-        # Last, so that whoever reads meanwhile finds a length of zero rather than half a frame.
-        pack_frame_into(self._buffer, at, length, checksum, fsn, lane, kind)
-        self._end = end + 7 & -8
+        try:
+            # Last, so that whoever reads meanwhile finds a length of zero rather than half a frame.
+            pack_frame_into(self._buffer, at, length, checksum, fsn, lane, kind)
+            self._end, self.last_fsn = end + 7 & -8, fsn
+        except BaseException:
+            # A signal handler raised. A frame that is there stays: somebody may have read it.
+            if unpack_length_from(self._buffer, at)[0]:
+                self._end, self.last_fsn = end + 7 & -8, fsn
+            raise
         return True
 
     def sync(self) -> None:
@@ -192,10 +201,17 @@ def _count(damage: Damage, found: Scan, data: bytes) -> None:
 
 
 def keep_copy(files: Files, path: Path, data: bytes) -> None:
-    """Keep a damaged segment as it is for a person to look at, if there is room for it."""
+    """Keep a damaged segment as it is for a person to look at, if there is room for it.
+
+    Of many in one directory those with the highest numbers stay beside it.
+    """
     copy = path.with_name(path.name + ".damaged")
     try:
         if files.size(copy) == 0:
             files.replace(copy, data)
+        names = [name for name in files.names(path.parent) if name.endswith(".damaged")]
+        for name in [name for name in names if name != copy.name][: 1 - _COPIES_KEPT]:
+            _log.warning("Removed %s: there are %d others", path.with_name(name), _COPIES_KEPT)
+            files.remove(path.with_name(name))
     except (SpoolError, SpoolFullError) as error:
         _log.warning("Cannot keep a copy of the damaged %s: %s", path, error)

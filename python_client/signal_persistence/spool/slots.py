@@ -40,6 +40,7 @@ from signal_persistence.spool.segments import (
     wholly_through,
 )
 from signal_persistence.spool.settings import SpoolSettings
+from signal_persistence.trying import Trying
 
 MAX_SLOTS: Final = 9_999
 _VERSION: Final = 1
@@ -479,15 +480,12 @@ class _RegularSync:
         self._thread.join()
 
     def _run(self, slot: Slot) -> None:
-        while not self._stop.wait(self._seconds):
-            try:
-                slot.log.sync()
-                if slot._journal is not None:
-                    slot._journal.sync()
-            except SignalPersistenceError as error:
-                # publish() and the sender raise it as well, from now on.
-                _log.error("%s", error)
-                return
+        # Of what one of them raises, publish() and the sender hear as well.
+        trying = Trying()
+        while not self._stop.wait(self._seconds) and not slot._closed:
+            trying.do(f"sync the log of {slot.path}", slot.log.sync, None)
+            if slot._journal is not None:
+                trying.do(f"sync the journal of {slot.path}", slot._journal.sync, None)
 
 
 def _slots(project: Path) -> Path:

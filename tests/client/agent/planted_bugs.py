@@ -9,6 +9,7 @@ import sys
 
 from tests.client.planted_bugs import PlantedBug, is_caught
 
+BAD_SLOTS = "tests/client/agent/test_bad_slots.py"
 FORWARDER = "tests/client/agent/test_forwarder.py"
 PROCESSES = "tests/client/agent/test_agent_processes.py"
 WORKER = "tests/client/agent/test_worker.py"
@@ -127,6 +128,51 @@ BUGS = [
         f"{PROCESSES}::test_an_agent_killed_again_and_again_loses_and_doubles_nothing",
     ),
     PlantedBug(
+        "a signal is finished before its worker is told",
+        "agent/served_slot.py",
+        "        finished = self._finished.with_ranges(ranges)\n",
+        "        for first, last in ranges:\n            self._finished.add(first, last)\n"
+        "        finished = self._finished\n",
+        f"{FORWARDER}::test_what_a_full_disk_keeps_from_being_told_is_not_said_to_be_finished",
+    ),
+    PlantedBug(
+        "a slot that cannot be read stops all others",
+        "trying.py",
+        "        except Exception as error:\n            self.failures += 1\n",
+        "        except ZeroDivisionError as error:\n            self.failures += 1\n",
+        f"{BAD_SLOTS}::test_a_slot_that_cannot_be_read_stops_no_other",
+    ),
+    PlantedBug(
+        "a slot that cannot be adopted stops all others",
+        "agent/process.py",
+        "        if not self._adopt_together(forwarder, paths):\n",
+        "        if not self._adopt_together(forwarder, paths) and False:\n",
+        f"{BAD_SLOTS}::test_a_slot_that_cannot_be_adopted_stops_no_other",
+    ),
+    PlantedBug(
+        "a slot that fails to be opened stays locked",
+        "agent/process.py",
+        "                undo.callback(slot.close)\n",
+        "",
+        f"{BAD_SLOTS}::test_a_slot_whose_lanes_cannot_be_read_is_not_kept_locked",
+    ),
+    PlantedBug(
+        "an agent does not start with a batch of an account that has gone",
+        "agent/forwarder.py",
+        "            self._register(journal, written, batch, elsewhere)\n",
+        "            _ = self._lanes[written.lane]\n"
+        "            self._register(journal, written, batch, elsewhere)\n",
+        f"{BAD_SLOTS}"
+        "::test_a_batch_of_an_account_that_has_gone_does_not_keep_the_agent_from_starting",
+    ),
+    PlantedBug(
+        "a worker does not believe the journal of who sent by itself",
+        "agent/worker.py",
+        "                if frame.fsn in finished or frame in sent:\n",
+        "                if frame.fsn in finished:\n",
+        f"{WORKER}::test_what_a_process_that_sent_by_itself_finished_is_not_reported_as_lost",
+    ),
+    PlantedBug(
         "an agent does not look whether another one runs",
         "agent/process.py",
         "        if lock is None:\n            return False\n",
@@ -144,8 +190,8 @@ BUGS = [
     PlantedBug(
         "an agent keeps a slot that it cannot send",
         "agent/process.py",
-        "            for path in forwarder.release_foreign():\n",
-        "            for path in list[Path]():\n",
+        'self._trying.do("release slots", forwarder.release_foreign, list[Path]()):\n',
+        "list[Path]():\n",
         f"{PROCESSES}::test_an_agent_without_the_key_of_an_account_leaves_its_slots_to_the_traders",
     ),
     PlantedBug(

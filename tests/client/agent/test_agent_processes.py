@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from tests.client.agent.conftest import ACCOUNTS, Host, wait_until
+from tests.client.agent.conftest import ACCOUNTS, Host
+from tests.client.waiting import wait_until
 
 
 def check(host: Host, account: UUID, name: str, *, killed: bool = False) -> None:

@@ -15,6 +15,7 @@ from signal_persistence import AccessToken
 from signal_persistence.agent import served_slot
 from signal_persistence.agent.forwarder import Forwarder
 from signal_persistence.agent.results import Finished, Result, Run, decode_result
+from signal_persistence.errors import SpoolFullError
 from signal_persistence.settings import ProducerSettings
 from signal_persistence.spool import (
     DeadLetters,
@@ -329,6 +330,60 @@ async def test_results_that_were_read_go_and_the_last_one_stays(
     assert not segments[0].exists()
     assert segments[-1].exists()
     assert finished(slot).through == 150
+    await sending.close()
+
+
+async def test_what_a_full_disk_keeps_from_being_told_is_not_said_to_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker would take it for lost, although it is stored."""
+    service = ScriptedService()
+    slot = writer(tmp_path, "A")
+    write(slot, 1, 2, 3)
+    sending = forwarder(tmp_path, service, retry_backoff_ms=20)
+    sending.adopt(sender_slots(slot))
+    [served] = sending.served
+    append, refusals = served._results.append, [SpoolFullError("no_space")] * 3
+
+    def append_if_there_is_room(lane: int, body: bytes, kind: int) -> int:
+        if decode_result(body).runs and refusals:
+            raise refusals.pop()
+        return append(lane, body, kind)
+
+    monkeypatch.setattr(served._results, "append", append_if_there_is_room)
+    sending.start()
+    await run_until(sending, lambda: finished(slot).through == 3)
+    assert (sending.unfinished, len(service.requests)) == (0, 4)
+    told: set[int] = set()
+    for frame in LogReader(slot.path / "results", slot.uuid).read(0, 1000, 10**6):
+        result = decode_result(frame.body)
+        told.update(fsn for run in result.runs for fsn in range(run.first_fsn, run.last_fsn + 1))
+        assert set(range(1, result.finished_through + 1)) <= told
+    await sending.close()
+
+
+async def test_a_verdict_that_cannot_be_written_down_at_once_leaves_one_dead_letter_of_each_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = make_signal(2).to_json().split(b'generated_at":"')[1].split(b'"')[0].decode()
+    service = ScriptedService(rejected={refused: "quota_exceeded"})
+    slot = writer(tmp_path, "A")
+    write(slot, 1, 2, 3)
+    sending = forwarder(tmp_path, service, retry_backoff_ms=1)
+    sending.adopt(sender_slots(slot))
+    [served] = sending.served
+    append, refusals = served._results.append, [SpoolFullError("no_space")] * 5
+
+    def append_if_there_is_room(lane: int, body: bytes, kind: int) -> int:
+        if refusals:
+            raise refusals.pop()
+        return append(lane, body, kind)
+
+    monkeypatch.setattr(served._results, "append", append_if_there_is_room)
+    sending.start()
+    await run_until(sending, lambda: finished(slot).through == 3)
+    assert len(service.requests) == 6
+    assert [letter.fsn for letter in DeadLetters.read(tmp_path / "dead_letters")] == [2]
     await sending.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from uuid import uuid4
 
 import pytest
 
@@ -15,10 +16,12 @@ from signal_persistence import (
     Producer,
     RejectedError,
 )
+from signal_persistence.spool import JournalBatch, Part, Slot, SpoolSettings, project_directory
 from tests.client.agent import scenes
-from tests.client.agent.conftest import ACCOUNTS, Host, wait_until
+from tests.client.agent.conftest import ACCOUNTS, Host
 from tests.client.agent.storing_service import token_of
 from tests.client.scripted_service import make_signal
+from tests.client.waiting import wait_until
 
 
 def options(host: Host) -> dict[str, object]:
@@ -83,6 +86,29 @@ def test_what_a_former_process_left_counts_as_recovered_by_the_next_in_its_slot(
         stats = sending.stats()
     assert (stats.accepted, stats.delivered, stats.recovered) == (401, 401, 400)
     assert host.stored(ACCOUNTS[0], "T") == list(range(400))
+
+
+def test_what_a_process_that_sent_by_itself_finished_is_not_reported_as_lost(host: Host) -> None:
+    """Its journal says so; there are no results, since there was no agent."""
+    account = str(ACCOUNTS[0])
+    project = project_directory(host.spool, host.url)
+    with Slot.open(project, [account], SpoolSettings(fsync="never")) as slot:
+        for number in range(5):
+            slot.log.append(0, make_signal(number).to_json())
+        batches = [
+            JournalBatch(uuid4(), account, (Part(slot.uuid, (at,)),)) for at in ((1, 3), (4, 4))
+        ]
+        for batch in batches:
+            slot.journal.begin(batch)
+        slot.journal.finish(batches[0].request_id)
+    host.start_agent()
+    reports: list[DeliveryReport] = []
+    with producer(host, on_delivery=reports.append) as sending:
+        assert sending.stats().recovered == 2
+        wait_until(lambda: sending.acked_fsn == 5)
+        stats = sending.stats()
+    assert (stats.accepted, stats.delivered, stats.dead_lettered) == (2, 2, 0)
+    assert [(report.fsn, report.status) for report in reports] == [(4, "accepted"), (5, "accepted")]
 
 
 def test_more_than_fits_into_memory_stays_on_disk_and_is_reported_all_the_same(

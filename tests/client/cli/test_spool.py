@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +15,7 @@ import httpx
 import pytest
 
 from tests.client.cli.conftest import NOBODY_LISTENS, Producers, Signals
+from tests.client.waiting import wait_until
 from tests.plugins.stack import Account, RunningStack
 
 UNSENT = "127.0.0.1_1"
@@ -45,13 +44,6 @@ def state_of(directory: Path) -> dict[str, tuple[int, str]]:
 def in_open_batches(signals: Signals) -> int:
     shown = json.loads(signals.must("spool", "show", "0001", "--project", UNSENT))
     return sum(batch["signals"] for batch in shown["open_batches"])
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_an_empty_spool_is_said_to_be(signals: Signals, spool: Path) -> None:

@@ -181,6 +181,17 @@ async def answer_503(exchange: Exchange) -> None:
     await exchange.send(_page(503, "Service Unavailable", "retry-after: 0\r\n"))
 
 
+async def answer_403(exchange: Exchange) -> None:
+    """A firewall lets nothing through."""
+    await exchange.send(_page(403, "Forbidden"))
+
+
+async def answer_400(exchange: Exchange) -> None:
+    """The service has committed, and a filter puts a page of its own in place of the answer."""
+    await exchange.forward()
+    await exchange.send(_page(400, "Bad Request"))
+
+
 async def answer_garbage(exchange: Exchange) -> None:
     """The service has committed, and what comes back is not HTTP."""
     await exchange.forward()
@@ -218,6 +229,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     answer_502,
     answer_504,
     answer_503,
+    answer_403,
+    answer_400,
     answer_garbage,
     answer_with_a_page,
     hint_early,

@@ -15,7 +15,7 @@ from tests.client.loopback_service import LoopbackService, accept_all
 
 BATCH = json.dumps({"request_id": "r", "signals": [{"n": n} for n in range(100)]}).encode()
 DONE = {"reset_before": 0, "reset_in_request": 0, "refuse": 0, "stall_before": 0, "send_twice": 2}
-DONE |= {"answer_502": 0, "answer_503": 0}
+DONE |= {"answer_502": 0, "answer_503": 0, "answer_403": 0}
 """How often the service works on the request; the others have it done once."""
 BROKEN = (httpx.HTTPError, json.JSONDecodeError)
 

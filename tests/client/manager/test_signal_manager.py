@@ -31,6 +31,7 @@ from signal_persistence.manager.lifecycle import TRANSITIONS
 from signal_persistence.signal import Outcome
 from tests.client.manager.model_store import ACCOUNT, START, Clock, ModelStore
 from tests.client.scripted_service import make_signal
+from tests.client.waiting import wait_until
 
 LIFECYCLE = Path(__file__).parents[3] / "docs" / "lifecycle.md"
 OTHER = UUID("0190b5a6-0000-7000-8000-00000000000b")
@@ -653,13 +654,3 @@ def status_of(manager: SignalManager, wanted: Signal) -> str | None:
 
 def parts_of(difference: Difference) -> tuple[UUID, str, str | None, str]:
     return difference.signal_id, difference.aspect, difference.field, difference.reason
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait with a deadline."""
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen in time")

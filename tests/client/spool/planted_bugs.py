@@ -16,6 +16,7 @@ LOG = f"{HERE}/test_log.py"
 FRAMES = f"{HERE}/test_frames.py"
 JOURNAL = f"{HERE}/test_journal.py"
 SLOTS = f"{HERE}/test_slots.py"
+INTERRUPTS = f"{HERE}/test_interrupts.py::test_an_interrupt_anywhere_leaves_a_log_that_goes_on"
 
 
 def any_power_loss(name: str, file: str, right: str, wrong: str) -> PlantedBug:
@@ -103,6 +104,34 @@ BUGS = [
         "return _Checkpoint(list(self.batches.values()), begun)",
         "return _Checkpoint(list(self.batches.values()), [])",
     ),
+    PlantedBug(
+        "a journal that failed to sync is trusted",
+        "spool/journal.py",
+        "                self._begin_anew()\n",
+        "                raise\n",
+        f"{JOURNAL}::test_what_a_failed_sync_forgot_is_written_again",
+    ),
+    PlantedBug(
+        "the next sync of a journal that failed says that all is well",
+        "spool/journal.py",
+        "            self._unsynced = self._failed = True\n            self._writer.close()\n",
+        "            pass\n",
+        f"{JOURNAL}::test_a_journal_that_no_sync_can_save_refuses_until_the_disk_works_again",
+    ),
+    PlantedBug(
+        "halves that are split a second time stand beside the first",
+        "spool/journal.py",
+        "if request_id in self.batches else self._sharing_with(batches)",
+        "if request_id in self.batches else set()",
+        f"{JOURNAL}::test_halves_that_were_refused_may_be_others_the_next_time",
+    ),
+    PlantedBug(
+        "a journal that fails to sync keeps the log from it",
+        "spool/slots.py",
+        '            trying.do(f"sync the log of {slot.path}", slot.log.sync, None)\n',
+        "            if not trying.failures:\n                slot.log.sync()\n",
+        f"{SLOTS}::test_a_journal_that_cannot_be_synced_does_not_keep_the_log_from_it",
+    ),
     any_damage(
         "checksums are not looked at",
         "frames.py",
@@ -153,10 +182,70 @@ BUGS = [
     ),
     PlantedBug(
         "a child keeps the locks of its parent",
+        "spool/files.py",
+        "        _open_locks.add(self)\n",
+        "",
+        f"{HERE}/test_files.py::test_a_child_has_no_lock_that_another_thread_takes_at_the_fork",
+    ),
+    PlantedBug(
+        "a fork does not wait for a lock that is just taken",
+        "spool/files.py",
+        "    def lock(self, path: Path) -> Lock | None:\n"
+        "        with _errors_about(path), _lock_files:",
+        "    def lock(self, path: Path) -> Lock | None:\n        with _errors_about(path):",
+        f"{HERE}/test_files.py::test_a_child_has_no_lock_that_another_thread_takes_at_the_fork",
+    ),
+    PlantedBug(
+        "a child does not know that a slot is its parent's",
         "spool/slots.py",
         "os.register_at_fork(after_in_child=_abandon_in_child)",
         "",
-        f"{SLOTS}::test_a_child_does_not_keep_the_lock_of_a_dead_parent",
+        f"{SLOTS}::test_a_forked_child_leaves_the_slot_to_its_parent",
+    ),
+    PlantedBug(
+        "a frame that an interrupted publish() wrote is written over",
+        "spool/segments.py",
+        "            if unpack_length_from(self._buffer, at)[0]:\n",
+        "            if False:\n",
+        INTERRUPTS,
+    ),
+    PlantedBug(
+        "an interrupted publish() uses its number again",
+        "spool/log.py",
+        "                self.published_fsn = max(self.published_fsn, self._active.last_fsn)\n",
+        "",
+        INTERRUPTS,
+    ),
+    PlantedBug(
+        "an interrupted publish() leaves a segment that nobody writes to",
+        "spool/log.py",
+        "                self._files.remove(path)\n            raise\n",
+        "                pass\n            raise\n",
+        INTERRUPTS,
+    ),
+    PlantedBug(
+        "an interrupted close() is done a second time",
+        "spool/files.py",
+        "    def close(self) -> None:\n"
+        "        descriptor, self._descriptor = self._descriptor, -1\n"
+        "        _close(descriptor)\n",
+        "    def close(self) -> None:\n        _close(self._descriptor)\n"
+        "        self._descriptor = -1\n",
+        f"{HERE}/test_files.py::test_a_descriptor_is_closed_once_though_a_signal_handler_raises",
+    ),
+    PlantedBug(
+        "a segment has its name before it has its room",
+        "spool/files.py",
+        '        temporary = path.with_name("new")\n',
+        "        temporary = path\n",
+        f"{HERE}/test_files.py::test_a_file_has_its_size_before_it_has_its_name",
+    ),
+    PlantedBug(
+        "copies of damaged segments pile up",
+        "spool/segments.py",
+        "if name != copy.name][: 1 - _COPIES_KEPT]:",
+        "if name != copy.name][:0]:",
+        f"{LOG}::test_copies_of_damaged_segments_are_few_and_take_no_room_from_signals",
     ),
     PlantedBug(
         "a child writes to the slot of its parent",

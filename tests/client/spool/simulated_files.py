@@ -26,9 +26,13 @@ class _Inode:
     def __init__(self, content: bytes = b"") -> None:
         self.content = bytearray(content)
         self.durable = b""
+        self.failed = False
+        """Whether a sync failed: the system has forgotten what it was to write, and will say that
+        all is well."""
 
     def sync(self) -> None:
-        self.durable = bytes(self.content)
+        if not self.failed:
+            self.durable = bytes(self.content)
 
     def write_back(self, chance: random.Random) -> None:
         """Bring some of what differs to the disk, as the system does at any moment."""
@@ -74,6 +78,10 @@ class SimulatedMappedFile:
 
     def sync(self) -> None:
         self._files.step()
+        if self._files.failing_syncs:
+            self._files.failing_syncs -= 1
+            self._inode.failed = True
+            raise SpoolError("Cannot use the spool: the disk fails.")
         self._inode.sync()
 
     def close(self) -> None:
@@ -107,6 +115,8 @@ class SimulatedFiles:
     def __init__(self) -> None:
         self.full = False
         """Whether nothing new finds room."""
+        self.failing_syncs = 0
+        """How many of the next syncs of mapped files fail."""
         self.steps_left: int | None = None
         """After how many more operations the power goes; None: never."""
         self._directories: dict[Path, _Directory] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +92,89 @@ def test_no_room_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         OS_FILES.create(tmp_path / "segment", 4096)
     assert refused.value.reason == "no_space"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_has_its_size_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed in between leaves no segment without room in it."""
+    left = tmp_path / "new"
+    left.write_bytes(b"of a crash")
+
+    def allocate(descriptor: int, _: int, size: int) -> None:
+        assert [path.name for path in tmp_path.iterdir()] == ["new"]
+        os.ftruncate(descriptor, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    OS_FILES.create(tmp_path / "segment", 4096).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["segment"]
+    assert OS_FILES.read(tmp_path / "segment") == bytes(4096)
+
+
+def test_a_descriptor_is_closed_once_though_a_signal_handler_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second time it would be somebody else's."""
+    mapped = OS_FILES.create(tmp_path / "segment", 4096)
+    opened, lock = OS_FILES.open(tmp_path / "segment"), OS_FILES.lock(tmp_path / "lock")
+    assert opened is not None
+    assert lock is not None
+    close, closed = os.close, []
+
+    def close_and_raise(descriptor: int) -> None:
+        close(descriptor)
+        closed.append(descriptor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", close_and_raise)
+    for end in (mapped.close, opened.close, lock.release):
+        with pytest.raises(KeyboardInterrupt):
+            end()
+        end()
+    assert len(closed) == 3
+
+
+def descriptors_of(name: str) -> list[str]:
+    descriptors = Path("/proc/self/fd").iterdir()
+    return [path for each in descriptors if (path := str(each.resolve())).endswith(name)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("moment", ["while it is taken", "before it is used"])
+def test_a_child_has_no_lock_that_another_thread_takes_at_the_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It would keep the lock when its parent is dead, and nobody could adopt the slot."""
+    name = f"{tmp_path.name}/writer.lock"
+    taking, go_on = threading.Event(), threading.Event()
+    flock = fcntl.flock
+
+    def slow_flock(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        if moment == "while it is taken":
+            taking.set()
+            go_on.wait(30)
+
+    def take() -> None:
+        lock = OS_FILES.lock(tmp_path / "writer.lock")
+        taking.set()
+        go_on.wait(30)
+        assert lock is not None
+        lock.release()
+
+    monkeypatch.setattr(fcntl, "flock", slow_flock)
+    thread = threading.Thread(target=take)
+    thread.start()
+    taking.wait(30)
+    # A fork in the middle waits for this.
+    threading.Timer(0.2, go_on.set).start()
+    child = os.fork()
+    if child == 0:
+        os._exit(len(descriptors_of(name)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    go_on.set()
+    thread.join()
+    assert descriptors_of(name) == []
 
 
 @pytest.mark.parametrize("missing", [True, False])

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from signal_persistence.errors import ClosedError
+from signal_persistence.errors import ClosedError, SpoolError
 from signal_persistence.spool import Journal, JournalBatch, Part, SpoolSettings
 from signal_persistence.spool.frames import HEADER_BYTES
 from signal_persistence.spool.settings import FsyncPolicy
@@ -159,6 +159,59 @@ def test_a_batch_that_got_a_new_id_keeps_it_through_a_loss_of_power(fsync: Fsync
         files.lose_power(random.Random(seed))
         again = Journal.open(Path("/whole"), settings, files=files)
         assert list(again.open_batches) == [batch(99, (1, 2))], f"seed {seed}"
+
+
+def test_what_a_failed_sync_forgot_is_written_again(tmp_path: Path) -> None:
+    files = SimulatedFiles()
+    settings = SpoolSettings(fsync="always", journal_bytes=4096)
+    journal = Journal.open(tmp_path, settings, files=files)
+    journal.begin(batch(1, (1, 3)))
+    files.failing_syncs = 1
+    journal.begin(batch(2, (4, 4)))
+    files.lose_power(random.Random(0))
+    again = Journal.open(tmp_path, settings, files=files)
+    assert list(again.open_batches) == [batch(1, (1, 3)), batch(2, (4, 4))]
+
+
+@pytest.mark.parametrize("fsync", ["interval", "always"])
+def test_a_journal_that_no_sync_can_save_refuses_until_the_disk_works_again(
+    tmp_path: Path, fsync: FsyncPolicy
+) -> None:
+    files = SimulatedFiles()
+    settings = SpoolSettings(fsync=fsync, journal_bytes=4096)
+    journal = Journal.open(tmp_path, settings, files=files)
+    journal.begin(batch(1, (1, 3)))
+    files.failing_syncs = 100
+    halves = UUID(int=1), [batch(3, (1, 1)), batch(4, (2, 3))]
+
+    def write_both() -> None:
+        journal.begin(batch(2, (4, 4)))
+        journal.split(*halves)
+        journal.sync()
+
+    for _ in range(3):
+        with pytest.raises(SpoolError):
+            write_both()
+    files.failing_syncs = 0
+    write_both()
+    files.lose_power(random.Random(0))
+    again = Journal.open(tmp_path, settings, files=files)
+    assert {each.parts for each in again.open_batches} == {
+        each.parts for each in (batch(2, (4, 4)), *halves[1])
+    }
+
+
+def test_halves_that_were_refused_may_be_others_the_next_time(tmp_path: Path) -> None:
+    """Whoever tries again has new ids for them, and the journal knows those that it sends."""
+    files = SimulatedFiles()
+    settings = SpoolSettings(fsync="always", journal_bytes=4096)
+    journal = Journal.open(tmp_path, settings, files=files)
+    journal.begin(batch(1, (1, 2)))
+    files.failing_syncs = 2
+    with pytest.raises(SpoolError):
+        journal.split(UUID(int=1), [batch(2, (1, 1)), batch(3, (2, 2))])
+    journal.split(UUID(int=1), [batch(4, (1, 1)), batch(5, (2, 2))])
+    assert list(journal.open_batches) == [batch(4, (1, 1)), batch(5, (2, 2))]
 
 
 def test_a_closed_journal_refuses(tmp_path: Path) -> None:

@@ -132,6 +132,20 @@ def test_the_limit_refuses_and_finishing_makes_room(log: Log, tmp_path: Path) ->
     assert log.first_fsn > 1
 
 
+def test_copies_of_damaged_segments_are_few_and_take_no_room_from_signals(tmp_path: Path) -> None:
+    for number in range(1, 13):
+        (tmp_path / f"{number:020}.seg.damaged").write_bytes(bytes(5 * 4096))
+    log = Log.open(tmp_path, SLOT, SMALL)
+    assert log.append(0, b"x" * 1000) == 1
+    log.close()
+    segment = tmp_path / f"{1:020}.seg"
+    (segment.with_name(segment.name + ".damaged")).unlink()
+    segment.write_bytes(segment.read_bytes() + b"torn")
+    Log.open(tmp_path, SLOT, SMALL).close()
+    kept = sorted(path.name for path in tmp_path.glob("*.damaged"))
+    assert kept == [f"{number:020}.seg.damaged" for number in (1, *range(6, 13))]
+
+
 def test_only_segments_that_are_wholly_finished_go(log: Log, tmp_path: Path) -> None:
     for _ in range(12):
         log.append(0, b"x" * 1000)

@@ -25,6 +25,8 @@ from signal_persistence.spool import (
     list_slots,
     project_directory,
 )
+from signal_persistence.spool.files import MappedFile, OsFiles
+from tests.client.waiting import wait_until
 
 SETTINGS = SpoolSettings(fsync="never", segment_bytes=4096, journal_bytes=4096)
 LANES = ("a", "b")
@@ -158,6 +160,33 @@ def test_a_slot_with_lanes_of_others_is_left_alone_until_it_is_empty(tmp_path: P
     again.close()
     with open_slot(tmp_path) as mine:
         assert (mine.name, mine.lanes, mine.log.append(0, b"x")) == ("0001", LANES, 2)
+
+
+def test_a_journal_that_cannot_be_synced_does_not_keep_the_log_from_it(tmp_path: Path) -> None:
+    class FailingFiles(OsFiles):
+        failing = False
+
+        def create(self, path: Path, size: int) -> MappedFile:
+            file = super().create(path, size)
+            original = file.sync
+
+            def sync() -> None:
+                if self.failing and path.parent.name == "journal":
+                    raise SpoolError("Cannot use the spool: the disk fails.")
+                original()
+
+            file.sync = sync  # type: ignore[method-assign]
+            return file
+
+    files = FailingFiles()
+    settings = SpoolSettings(fsync="interval", fsync_interval_ms=1)
+    with Slot.open(tmp_path, LANES, settings, files=files) as slot:
+        files.failing = True
+        slot.journal.begin(JournalBatch(uuid4(), "a", (Part(slot.uuid, ((1, 1),)),)))
+        for number in range(1, 4):
+            slot.log.append(0, b"x")
+            wait_until(lambda: slot.log.durable_fsn == number)  # noqa: B023
+        files.failing = False
 
 
 def test_a_finished_slot_keeps_no_segment(tmp_path: Path) -> None:
