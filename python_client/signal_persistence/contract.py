@@ -23,6 +23,7 @@ class Limits(msgspec.Struct, frozen=True):
     price_magnitude: float
     page_size: int
     default_page_size: int
+    export_seqs: int
     filter_values: int
     oldest_seconds: int
     future_seconds: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 from uuid import UUID
@@ -14,9 +16,11 @@ from signal_persistence.caller import Caller
 from signal_persistence.contract import CONTRACT
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import ConfigurationError, InvalidQueryError
+from signal_persistence.export import Export, ExportOptions, ExportProgress
 from signal_persistence.loop_thread import LoopThread
 from signal_persistence.reading import Page, SignalFilter
 from signal_persistence.signal import StoredSignal
+from signal_persistence.transport import HttpTransport
 
 Route = Literal["edge", "rpc"]
 """Through the Edge Function `query-signals`, or straight to the database function."""
@@ -28,11 +32,10 @@ _PATHS: Final[Mapping[str, str]] = {
 _page_decoder: Final = msgspec.json.Decoder(Page)
 
 
-class QueryOptions(TypedDict, total=False):
-    """What a query may ask for; everything left out is unrestricted.
+class ExportFilter(TypedDict, total=False):
+    """Which signals; everything left out is unrestricted.
 
     `from_` is inclusive and `to` exclusive, both aware datetimes compared with `generated_at`.
-    `sort` is "newest" (the default) or "seq" (the default with `after_seq`), oldest first.
     """
 
     traders: Iterable[UUID | str] | None
@@ -42,6 +45,14 @@ class QueryOptions(TypedDict, total=False):
     min_confidence: float | None
     from_: datetime | None
     to: datetime | None
+
+
+class QueryOptions(ExportFilter, total=False):
+    """What a query may ask for.
+
+    `sort` is "newest" (the default) or "seq" (the default with `after_seq`), oldest first.
+    """
+
     after_seq: int | None
     sort: Literal["newest", "seq"] | None
     page_size: int | None
@@ -69,6 +80,7 @@ class AsyncSignalQuery:
         if transport not in _PATHS:
             raise ConfigurationError(f"Cannot use transport {transport!r}: it is 'edge' or 'rpc'.")
         self._path = _PATHS[transport]
+        self._project = url, key, credentials, timeout
         self._caller = caller or Caller(url, key, credentials, timeout=timeout, attempts=attempts)
 
     async def page(self, *, cursor: str | None = None, **options: Unpack[QueryOptions]) -> Page:
@@ -91,6 +103,23 @@ class AsyncSignalQuery:
         async for page in self.pages(**_in_large_pages(options)):
             for signal in page.signals:
                 yield signal
+
+    async def export(
+        self,
+        path: str | os.PathLike[str],
+        options: ExportOptions = ExportOptions(),  # noqa: B008
+        **filter_: Unpack[ExportFilter],
+    ) -> ExportProgress:
+        """Write all signals of the filter to a file, in the order of seq, whatever their number.
+
+        Signals that are stored after the beginning are not in it. When this is cut off, also by a
+        kill, the same call goes on with what is there (`<path>.part` and `<path>.export`). Raises
+        OSError besides what queries raise, ConfigurationError for a file of another export.
+        """
+        url, key, credentials, timeout = self._project
+        async with HttpTransport(url, key, timeout=timeout) as transport:
+            parameters = filter_parameters(filter_)
+            return await Export(transport, credentials, Path(path), parameters, options).run()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -155,6 +184,15 @@ class SignalQuery:
         for page in self.pages(**_in_large_pages(options)):
             yield from page.signals
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        options: ExportOptions = ExportOptions(),  # noqa: B008
+        **filter_: Unpack[ExportFilter],
+    ) -> ExportProgress:
+        """Write all signals of the filter to a file; see AsyncSignalQuery.export."""
+        return self._loop.run(self._query.export(path, options, **filter_))
+
     def close(self) -> None:
         """Close the connections and end the background thread."""
         self._loop.run(self._query.close())
@@ -174,6 +212,19 @@ class SignalQuery:
 
 def query_parameters(options: QueryOptions) -> dict[str, Any]:
     """Return the parameters of `query_signals`; raise InvalidQueryError for what cannot work."""
+    parameters = filter_parameters(options)
+    for name, value in (
+        ("after_seq", options.get("after_seq")),
+        ("sort", options.get("sort")),
+        ("page_size", options.get("page_size")),
+    ):
+        if value is not None:
+            parameters[name] = value
+    return parameters
+
+
+def filter_parameters(options: ExportFilter) -> dict[str, Any]:
+    """Return the parameters that say which signals; raises as `query_parameters`."""
     parameters = SignalFilter.of(
         traders=options.get("traders"),
         symbols=options.get("symbols"),
@@ -184,13 +235,6 @@ def query_parameters(options: QueryOptions) -> dict[str, Any]:
     for name, option in (("from", options.get("from_")), ("to", options.get("to"))):
         if option is not None:
             parameters[name] = _utc_text(name, option)
-    for name, value in (
-        ("after_seq", options.get("after_seq")),
-        ("sort", options.get("sort")),
-        ("page_size", options.get("page_size")),
-    ):
-        if value is not None:
-            parameters[name] = value
     return parameters
 
 

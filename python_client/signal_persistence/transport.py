@@ -6,7 +6,8 @@ import asyncio
 import math
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -28,6 +29,7 @@ from signal_persistence.errors import (
     ConnectionLostError,
     PermissionDeniedError,
     RequestTimeoutError,
+    SignalPersistenceError,
     TransportError,
     UnavailableError,
 )
@@ -64,8 +66,9 @@ class Response:
         """Read the error of an Edge Function, REST or Auth; any other body gives its status."""
         spelled = _spelled_error(self.body)
         code = spelled.catalogue_code
-        if self.status == 404 and code not in CONTRACT.errors:
-            # Not the service's own: a function that is being deployed again, a gateway's page.
+        foreign = code not in CONTRACT.errors
+        if self.status == 404 and foreign:
+            # A function that is being deployed again, a gateway's page.
             kind: type[ApiError] = UnavailableError
             message = "The service is not there: it answered with HTTP status 404; check the URL."
         else:
@@ -81,6 +84,7 @@ class Response:
             hint=spelled.hint,
             request_id=spelled.request_id,
             retry_after=self.retry_after(),
+            foreign=foreign,
         )
 
     def retry_after(self) -> float | None:
@@ -132,6 +136,13 @@ class HttpTransport:
             "user-agent": "signal-persistence-python",
         }
         self._timeout = timeout
+        self._in_time = aiohttp.ClientTimeout(
+            total=timeout,
+            # Less than the total, or a failure to connect would be in doubt.
+            connect=min(timeout / 2, _CONNECT_SECONDS),
+            # Never rounded up to whole seconds.
+            ceil_threshold=math.inf,
+        )
         self._free = asyncio.Semaphore(max_connections)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,20 +189,62 @@ class HttpTransport:
         if session is not None:
             session.detach()
 
+    @asynccontextmanager
+    async def stream(
+        self, path: str, body: bytes, token: str, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[tuple[Response, AsyncIterator[bytes]]]:
+        """Send a JSON body; an answer of 2xx comes in parts, in a Response without a body.
+
+        Any other status is a whole Response, and no part. Raises as `post` does, also while parts
+        are read: when the connection breaks, or nothing comes for `timeout` seconds.
+        """
+        sent = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        unhurried = aiohttp.ClientTimeout(
+            total=None, connect=_CONNECT_SECONDS, sock_read=self._timeout, ceil_threshold=math.inf
+        )
+        async with self._answered(
+            "POST", path, body, sent | dict(headers or {}), unhurried
+        ) as answer:
+            whole = b"" if answer.ok else await answer.read()
+            parts = answer.content.iter_any() if answer.ok else _no_parts()
+            yield Response(answer.status, answer.headers, whole), parts
+
     async def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> Response:
+        try:
+            async with self._answered(method, path, body, headers, self._in_time) as answer:
+                return Response(answer.status, answer.headers, await answer.read())
+        except SignalPersistenceError:
+            raise
+        except Exception as error:
+            raise _lost(error) from error
+
+    @asynccontextmanager
+    async def _answered(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Send a request; what is raised while its answer is read is a TransportError too."""
         session = self._opened()
         await self._until_free()
         sent = request_headers() | dict(headers)
         began = time.monotonic()
         try:
             async with session.request(
-                method, self._base + path, data=body, headers=sent, allow_redirects=False
+                method,
+                self._base + path,
+                data=body,
+                headers=sent,
+                allow_redirects=False,
+                timeout=timeout,
             ) as answer:
-                response = Response(answer.status, answer.headers, await answer.read())
-                log_request(method, path, response.status, time.monotonic() - began, sent)
-                return response
+                yield answer
+                log_request(method, path, answer.status, time.monotonic() - began, sent)
         except _NOT_SENT as error:
             raise ConnectError(
                 f"Cannot connect to {self._host}: {_reason(error)}; check the URL and the network."
@@ -200,7 +253,7 @@ class HttpTransport:
             raise
         except TimeoutError as error:
             raise RequestTimeoutError from error
-        except Exception as error:
+        except aiohttp.ClientError as error:
             raise _lost(error) from error
         finally:
             self._free.release()
@@ -229,13 +282,6 @@ class HttpTransport:
                 headers=self._headers,
                 proxy=self._proxy,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=self._timeout,
-                    # Less than the total, or a failure to connect would be in doubt.
-                    connect=min(self._timeout / 2, _CONNECT_SECONDS),
-                    # Never rounded up to whole seconds.
-                    ceil_threshold=math.inf,
-                ),
                 middlewares=(_one_attempt,),
             )
         elif loop is not self._loop:
@@ -254,6 +300,11 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, _warnings: object = None) -> None:
         """The sockets are closed with the objects that hold them."""
+
+
+async def _no_parts() -> AsyncGenerator[bytes]:
+    return
+    yield b""
 
 
 def _address_of(url: str) -> SplitResult:

@@ -66,7 +66,7 @@ class Worker:
             "/functions/v1/ingest-signals",
             content=content,
             headers={
-                **self._headers(token),
+                **self.headers(token),
                 "content-type": "application/json",
                 **(headers or {}),
             },
@@ -77,11 +77,19 @@ class Worker:
         return self.http.get(
             "/functions/v1/query-signals",
             params=httpx.QueryParams(**parameters),
-            headers=self._headers(token),
+            headers=self.headers(token),
         )
 
     def query_by_post(self, body: object) -> httpx.Response:
-        return self.http.post("/functions/v1/query-signals", json=body, headers=self._headers(""))
+        return self.http.post("/functions/v1/query-signals", json=body, headers=self.headers(""))
+
+    def export(self, *, token: str | None = "", **parameters: object) -> httpx.Response:
+        """GET the export of a filter, whole."""
+        return self.http.get(
+            "/functions/v1/export-signals",
+            params=httpx.QueryParams(**parameters),
+            headers=self.headers(token) | {"accept-encoding": "identity"},
+        )
 
     def stored(self) -> list[Json]:
         """Return the account's signals in seq order."""
@@ -90,7 +98,7 @@ class Worker:
         found: list[Json] = answer.json()["signals"]
         return found
 
-    def _headers(self, token: str | None) -> dict[str, str]:
+    def headers(self, token: str | None = "") -> dict[str, str]:
         """Send the account's own token for an empty one, and none for None."""
         if token is None:
             return {"apikey": self.stack.publishable_key}

@@ -71,3 +71,12 @@ def test_mixed_packs_and_rolls_up_beside_ingest_and_loses_nothing(tmp_path: Path
     assert [report[name] for name in zero] == [0] * len(zero)
     assert report["jobs"]["rows"]["pack"] >= 20_000
     assert report["jobs"]["rows"]["rollup"] > 0
+
+
+@pytest.mark.timeout(180)
+def test_export_takes_out_all_there_is_as_both_peers_do(tmp_path: Path) -> None:
+    report = _bench(tmp_path, "export", "--signals", "1400", "--peer-rows", "500")
+    assert report["rows"] == 1400
+    assert set(report["seconds"]) == {"csv", "ndjson", "parquet"}
+    assert min(*report["seconds"].values(), report["copy_seconds"], report["peer_seconds"]) > 0
+    assert {"copy_ratio", "peer_ratio", "client_mb", "bytes_per_row"} <= set(report)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from signal_persistence.cli import agent, doctor, keys, publish, query, spool, tail
+from signal_persistence.cli import agent, doctor, export, keys, publish, query, spool, tail
 from signal_persistence.errors import ConfigurationError, SignalPersistenceError
 
 
@@ -34,13 +34,14 @@ app: Final = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Durable trading signals: publish, follow, query, and look after what is on this host. "
+    help="Durable trading signals: publish, follow, query, export, and look after this host's. "
     "The project and the account come from the environment: see .env.example.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 75 not delivered yet, 78 wrong settings.",
 )
 app.command("publish")(publish.publish)
 app.command("tail")(tail.tail)
 app.command("query")(query.query)
+app.command("export")(export.export)
 app.add_typer(spool.app, name="spool")
 app.add_typer(keys.app, name="keys")
 app.command("agent", add_help_option=False, context_settings=agent.PASS_ON)(agent.agent)

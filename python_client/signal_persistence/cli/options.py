@@ -36,6 +36,14 @@ Timeframes = Annotated[
 Actions = Annotated[
     list[str] | None, typer.Option("--action", help="Only this action, such as enter_long.")
 ]
+From = Annotated[
+    datetime | None,
+    typer.Option("--from", parser=moment, metavar="TIME", help="Generated then or later."),
+]
+To = Annotated[
+    datetime | None,
+    typer.Option("--to", parser=moment, metavar="TIME", help="Generated before that."),
+]
 MinConfidence = Annotated[float | None, typer.Option(help="Only with so much confidence, 0 to 1.")]
 AfterSeq = Annotated[
     int | None, typer.Option(min=0, help="Begin behind this seq; 0: at the first.")

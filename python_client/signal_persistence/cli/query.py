@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated
@@ -12,11 +11,12 @@ import typer
 from signal_persistence.cli.options import (
     Actions,
     AfterSeq,
+    From,
     MinConfidence,
     Symbols,
     Timeframes,
+    To,
     Traders,
-    moment,
     trader_ids,
 )
 from signal_persistence.cli.output import Format, write_signals
@@ -37,13 +37,8 @@ def query(
     timeframe: Timeframes = None,
     action: Actions = None,
     min_confidence: MinConfidence = None,
-    from_: Annotated[
-        datetime | None,
-        typer.Option("--from", parser=moment, metavar="TIME", help="Generated then or later."),
-    ] = None,
-    to: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Generated before that.")
-    ] = None,
+    from_: From = None,
+    to: To = None,
     after_seq: AfterSeq = None,
     sort: Annotated[
         Sort | None, typer.Option(help="Default: newest; seq (oldest first) with --after-seq.")

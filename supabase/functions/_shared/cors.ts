@@ -1,7 +1,8 @@
 /** Browsers of any origin may call: access is decided by the token, never by a cookie. */
 export const CORS_HEADERS = {
   "access-control-allow-origin": "*",
-  "access-control-expose-headers": "x-correlation-id, retry-after",
+  "access-control-expose-headers": "x-correlation-id, retry-after, content-disposition, " +
+    "export-after-seq, export-until-seq, export-end-seq",
 } as const;
 
 const REQUEST_HEADERS = [

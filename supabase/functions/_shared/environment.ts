@@ -20,6 +20,13 @@ export function secretKeyFrom(environment: Environment): string {
   return keyFrom(environment, "SUPABASE_SECRET_KEYS", "SUPABASE_SERVICE_ROLE_KEY");
 }
 
+/** Every secret key of the project: whoever shows one of them may do all. */
+export function secretKeysFrom(environment: Environment): string[] {
+  const keys: Record<string, string> = JSON.parse(environment.get("SUPABASE_SECRET_KEYS") || "{}");
+  const legacyKey = environment.get("SUPABASE_SERVICE_ROLE_KEY");
+  return [...Object.values(keys), ...(legacyKey ? [legacyKey] : [])];
+}
+
 /**
  * A key of the new kind (they come as a JSON map by name) before the legacy one, which a project may
  * have switched off although the variable is still set.

@@ -44,24 +44,69 @@ export async function callRpcAsService(
   }
 }
 
-async function post(
+/**
+ * Call a function that answers with bytes, and return them as they come, however slowly they are
+ * read. Aborting `ended` gives the call up. Throws as `callRpc` does.
+ */
+export async function streamRpc(
+  name: string,
+  body: string,
+  accessToken: string,
+  exchange: Exchange,
+  ended: AbortSignal,
+): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+  const credentials = {
+    apikey: exchange.dependencies.projectKey,
+    authorization: `Bearer ${accessToken}`,
+    accept: BYTES,
+  };
+  const tooLate = new AbortController();
+  const timer = setTimeout(() => tooLate.abort(), TIMEOUT_MS);
+  let response: Response, text = "";
+  try {
+    const signal = AbortSignal.any([ended, tooLate.signal]);
+    response = await send(name, body, credentials, exchange, signal);
+    if (!response.ok) text = await response.text();
+  } catch {
+    throw new ApiError("unavailable");
+  } finally {
+    clearTimeout(timer);
+  }
+  if (response.ok) return response.body ?? new Blob().stream();
+  throw errorOf(response.status, text, response.headers.get("retry-after") ?? undefined);
+}
+
+const BYTES = "application/octet-stream";
+
+function send(
   name: string,
   body: string | Uint8Array<ArrayBuffer>,
   credentials: Record<string, string>,
   { dependencies, correlationId }: Exchange,
+  signal: AbortSignal,
+): Promise<Response> {
+  return dependencies.fetch(`${dependencies.supabaseUrl}/rest/v1/rpc/${name}`, {
+    method: "POST",
+    body,
+    headers: {
+      ...credentials,
+      "content-type": "application/json",
+      "x-correlation-id": correlationId,
+    },
+    signal,
+  });
+}
+
+async function post(
+  name: string,
+  body: string | Uint8Array<ArrayBuffer>,
+  credentials: Record<string, string>,
+  exchange: Exchange,
 ): Promise<string> {
   let status: number, retryAfter: string | null, text: string;
   try {
-    const response = await dependencies.fetch(`${dependencies.supabaseUrl}/rest/v1/rpc/${name}`, {
-      method: "POST",
-      body,
-      headers: {
-        ...credentials,
-        "content-type": "application/json",
-        "x-correlation-id": correlationId,
-      },
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
+    const late = AbortSignal.timeout(TIMEOUT_MS);
+    const response = await send(name, body, credentials, exchange, late);
     ({ status } = response);
     retryAfter = response.headers.get("retry-after");
     text = await response.text();

@@ -1,12 +1,13 @@
-import { contract } from "../_shared/contract.ts";
-import { ApiError } from "../_shared/errors.ts";
-import { isObject } from "../_shared/signal.ts";
-import { isTimestamp } from "../_shared/timestamp.ts";
+import { contract } from "./contract.ts";
+import { ApiError } from "./errors.ts";
+import { parseJson, readBody } from "./read_body.ts";
+import { isObject } from "./signal.ts";
+import { isTimestamp } from "./timestamp.ts";
 
-/** The arguments of `query_signals` that the caller gave, with the types it takes. */
-export type Filter = Readonly<Record<string, unknown>>;
+/** The arguments of a database function that the caller gave, with the types it takes. */
+export type Arguments = Readonly<Record<string, unknown>>;
 
-interface Parameter {
+export interface Parameter {
   readonly accepts: (value: unknown) => boolean;
   /** What is accepted, to follow "must be". */
   readonly expected: string;
@@ -15,9 +16,12 @@ interface Parameter {
   readonly isList?: true;
 }
 
+export type Parameters = Readonly<Record<string, Parameter>>;
+
 const UUID = new RegExp(contract.patterns.uuid);
-const { filter_values: MOST_VALUES, page_size: LARGEST_PAGE } = contract.limits;
+const { filter_values: MOST_VALUES } = contract.limits;
 const LARGEST_SEQ = 9_223_372_036_854_775_807n;
+const BODY_BYTES = 65_536;
 
 const UUIDS = listOf((value) => UUID.test(value), "UUIDs");
 const WORDS = listOf((value) => value !== "" && isText(value), "non-empty strings");
@@ -27,7 +31,14 @@ const TIME: Parameter = {
   parse: (text) => text,
 };
 
-const PARAMETERS: Readonly<Record<string, Parameter>> = {
+export const SEQ: Parameter = {
+  accepts: isSeq,
+  expected: "a whole number, 0 or more",
+  parse: (text) => text,
+};
+
+/** Which signals: what every reader can be asked. */
+export const SIGNAL_FILTER: Parameters = {
   traders: UUIDS,
   symbols: WORDS,
   timeframes: WORDS,
@@ -39,61 +50,61 @@ const PARAMETERS: Readonly<Record<string, Parameter>> = {
   },
   from: TIME,
   to: TIME,
-  after_seq: {
-    accepts: isSeq,
-    expected: "a whole number, 0 or more",
-    parse: (text) => text,
-  },
-  sort: {
-    accepts: (value) => value === "newest" || value === "seq",
-    expected: "newest or seq",
-    parse: (text) => text,
-  },
-  cursor: {
-    accepts: (value) => typeof value === "string" && value !== "" && isText(value),
-    expected: "the next_cursor of an earlier page",
-    parse: (text) => text,
-  },
-  page_size: {
-    accepts: (value) =>
-      Number.isInteger(value) && Number(value) >= 1 && Number(value) <= LARGEST_PAGE,
-    expected: `a whole number from 1 to ${LARGEST_PAGE}`,
-    parse: numberOf,
-  },
 };
 
-/** The filter of a JSON body. A null is as good as nothing. */
-export function filterOf(body: unknown): Filter {
+/** The arguments in the query string of a GET or the JSON body of a POST. */
+export async function readArguments(request: Request, known: Parameters): Promise<Arguments> {
+  if (request.method === "GET") return argumentsOfQuery(new URL(request.url).searchParams, known);
+  const bytes = await readBody(request, BODY_BYTES, bodyTooLarge);
+  return argumentsOf(parseJson(bytes).value, known);
+}
+
+/** A data exception of a call that only reads was caused by what it was asked. */
+export function blameArguments(error: unknown): never {
+  if (!(error instanceof ApiError) || !error.sqlstate?.startsWith("22")) throw error;
+  throw new ApiError("invalid_filter", undefined, { sqlstate: error.sqlstate });
+}
+
+/** A null is as good as nothing. */
+function argumentsOf(body: unknown, known: Parameters): Arguments {
   if (!isObject(body)) {
     throw new ApiError("invalid_request", "Cannot query: the body must be a JSON object.");
   }
   const given = Object.entries(body).filter(([name, value]) => {
-    const parameter = parameterNamed(name);
+    const parameter = parameterNamed(name, known);
     if (value !== null && !parameter.accepts(value)) throw invalidFilter(name, parameter);
     return value !== null;
   });
   return Object.fromEntries(given);
 }
 
-/** The filter of a query string. A list may be repeated, separated by commas, or both. */
-export function filterOfQuery(query: URLSearchParams): Filter {
+/** A list may be repeated, separated by commas, or both. */
+function argumentsOfQuery(query: URLSearchParams, known: Parameters): Arguments {
   const names = [...new Set(query.keys())];
-  return filterOf(Object.fromEntries(names.map((name) => {
-    const { parse, isList } = parameterNamed(name);
+  const given = names.map((name) => {
+    const { parse, isList } = parameterNamed(name, known);
     const texts = query.getAll(name);
     if (isList) return [name, texts.flatMap((text) => text.split(","))];
     if (texts.length === 1) return [name, parse(texts[0]!)];
     throw new ApiError("invalid_request", `Cannot query: ${name} is given more than once.`);
-  })));
+  });
+  return argumentsOf(Object.fromEntries(given), known);
 }
 
-function parameterNamed(name: string): Parameter {
-  const parameter = Object.hasOwn(PARAMETERS, name) ? PARAMETERS[name] : undefined;
+function bodyTooLarge(): ApiError {
+  return new ApiError(
+    "batch_too_large",
+    `Cannot read the filter: it is larger than ${BODY_BYTES} bytes; ask with fewer values.`,
+  );
+}
+
+function parameterNamed(name: string, known: Parameters): Parameter {
+  const parameter = Object.hasOwn(known, name) ? known[name] : undefined;
   if (parameter !== undefined) return parameter;
-  const known = Object.keys(PARAMETERS).join(", ");
   throw new ApiError(
     "invalid_request",
-    `Cannot query: there is no parameter ${JSON.stringify(name.slice(0, 64))}; use ${known}.`,
+    `Cannot query: there is no parameter ${JSON.stringify(name.slice(0, 64))}; use ` +
+      `${Object.keys(known).join(", ")}.`,
   );
 }
 
@@ -113,7 +124,7 @@ function listOf(accepts: (value: string) => boolean, what: string): Parameter {
 }
 
 /** Whether PostgreSQL can hold the text. */
-function isText(value: string): boolean {
+export function isText(value: string): boolean {
   return value.isWellFormed() && !value.includes("\0");
 }
 
@@ -123,6 +134,6 @@ function isSeq(value: unknown): boolean {
   return typeof value === "string" && /^\d{1,19}$/.test(value) && BigInt(value) <= LARGEST_SEQ;
 }
 
-function numberOf(text: string): number {
+export function numberOf(text: string): number {
   return /^-?\d+(\.\d+)?([eE][-+]?\d+)?$/.test(text) ? Number(text) : NaN;
 }

@@ -1,0 +1,312 @@
+"""Take stored signals into a file, as the service writes them, and go on when that is cut off.
+
+Rows come in the order of seq, so the last whole line of what is there tells where to go on. What is
+stored never changes, so a file that was cut off many times has the bytes of one that never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+
+import msgspec
+
+from signal_persistence.caller import Caller, pause_before
+from signal_persistence.credentials import Credentials
+from signal_persistence.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionLostError,
+    TransportError,
+    UnavailableError,
+)
+from signal_persistence.transport import HttpTransport, Response
+
+ExportFormat = Literal["csv", "ndjson", "parquet"]
+"""Parquet is made here, of the CSV; it needs pyarrow: `signal-persistence[parquet]`."""
+
+_PATH: Final = "/functions/v1/export-signals"
+_RANGE_PATH: Final = "/rest/v1/rpc/export_range"
+_LONGEST_LINE: Final = 32 * 1024
+"""More than any signal takes as a line: 2 KB of metadata, each byte escaped."""
+_READ_BYTES: Final = 1024 * 1024
+_ATTEMPTS: Final = 8
+"""How often it is tried again without any row in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportProgress:
+    """How far an export is: rows and bytes written, and the share of seqs that were looked through.
+
+    `share` is from 0 to 1; seqs that no signal of the filter has count as well.
+    """
+
+    rows: int
+    bytes: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What an export is besides its filter."""
+
+    form: ExportFormat = "csv"
+    last: timedelta | None = None
+    """Only what was generated so long before the export began."""
+    for_spreadsheets: bool = True
+    """In CSV, an apostrophe goes before a symbol that a spreadsheet would take for a formula."""
+    compress: bool = False
+    """Have it sent packed: for slow networks."""
+    on_progress: Callable[[ExportProgress], object] | None = None
+
+
+class SeqRange(msgspec.Struct, frozen=True):
+    """The signals with `after_seq` < seq <= `until_seq`."""
+
+    after_seq: int
+    until_seq: int
+
+    def share(self, seq: int) -> float:
+        """How much of it, from 0 to 1, is not after `seq`."""
+        return (seq - self.after_seq) / max(1, self.until_seq - self.after_seq)
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What is exported: kept beside the file until that is whole."""
+
+    asked: dict[str, Any]
+    """What the caller wanted: only who wants the same may go on with the file."""
+    parameters: dict[str, Any]
+    range: SeqRange
+
+
+class Export:
+    """One export into one file."""
+
+    def __init__(
+        self,
+        transport: HttpTransport,
+        credentials: Credentials,
+        path: Path,
+        parameters: Mapping[str, Any],
+        options: ExportOptions,
+        *,
+        attempts: int = _ATTEMPTS,
+    ) -> None:
+        """`parameters` are the filter, as `query_parameters` makes it."""
+        self._transport = transport
+        self._credentials = credentials
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
+        self._plan_file = path.with_name(path.name + ".export")
+        self._options = options
+        self._parameters = {
+            **parameters,
+            "format": "ndjson" if options.form == "ndjson" else "csv",
+            "for_spreadsheets": options.for_spreadsheets and options.form == "csv",
+        }
+        self._attempts = attempts
+        self._token_refused = False
+
+    async def run(self) -> ExportProgress:
+        """Write the file and return what is in it; go on with one that was cut off.
+
+        Raises OSError, and what queries raise after some attempts: then it can be run again.
+        """
+        plan = self._saved_plan() or await self._new_plan()
+        with self._part.open("a+b") as file:
+            rows = _Rows(file, is_csv=self._parameters["format"] == "csv")
+            await self._download(rows, plan)
+            file.flush()
+            os.fsync(file.fileno())
+        if self._options.form == "parquet":
+            await asyncio.to_thread(_write_parquet, self._part, self._path)
+            self._part.unlink()
+        else:
+            self._part.replace(self._path)
+        self._plan_file.unlink()
+        return ExportProgress(rows.count, self._path.stat().st_size, 1.0)
+
+    def _saved_plan(self) -> _Plan | None:
+        if not self._plan_file.exists():
+            # Without a plan nobody knows what the part was to become.
+            self._part.unlink(missing_ok=True)
+            return None
+        try:
+            plan = msgspec.json.decode(self._plan_file.read_bytes(), type=_Plan)
+        except msgspec.DecodeError:
+            plan = None
+        if plan is None or plan.asked != self._asked():
+            raise ConfigurationError(
+                f"Cannot go on with the export to {self._path}: {self._plan_file} is of a "
+                "different one; ask for the same, or remove that file to begin anew."
+            )
+        return plan
+
+    async def _new_plan(self) -> _Plan:
+        parameters = dict(self._parameters)
+        if self._options.last is not None:
+            parameters["from"] = (datetime.now(UTC) - self._options.last).isoformat()
+        times: dict[str, Any] = {
+            name: parameters[name] for name in ("from", "to") if name in parameters
+        }
+        caller = Caller("", "", self._credentials, transport=self._transport)
+        found = await caller.call(_RANGE_PATH, times, msgspec.json.Decoder(SeqRange).decode)
+        plan = _Plan(self._asked(), parameters, found)
+        draft = self._plan_file.with_name(self._plan_file.name + ".new")
+        draft.write_bytes(msgspec.json.encode(plan))
+        draft.replace(self._plan_file)
+        return plan
+
+    def _asked(self) -> dict[str, Any]:
+        last = self._options.last
+        seconds = None if last is None else last.total_seconds()
+        asked = {"form": self._options.form, "last": seconds, **self._parameters}
+        # As it is read back from the plan.
+        return dict(msgspec.json.decode(msgspec.json.encode(asked)))
+
+    async def _download(self, rows: _Rows, plan: _Plan) -> None:
+        """Append what is not there yet."""
+        seq = max(rows.last_seq, plan.range.after_seq)
+        failures = 0
+        while True:
+            before = rows.count
+            try:
+                seq = await self._append(rows, plan, seq)
+            except AuthenticationError:
+                if self._token_refused:
+                    raise
+                self._token_refused = True
+            except (TransportError, UnavailableError) as error:
+                rows.cut_torn_line()
+                seq = max(seq, rows.last_seq)
+                failures = failures + 1 if rows.count == before else 1
+                if failures >= self._attempts:
+                    raise
+                wanted = getattr(error, "retry_after", None) or 0.0
+                await asyncio.sleep(max(wanted, pause_before(failures)))
+            else:
+                if seq >= plan.range.until_seq:
+                    return
+
+    async def _append(self, rows: _Rows, plan: _Plan, seq: int) -> int:
+        """Append one answer of the service, and return up to which seq it goes."""
+        asked = {
+            **plan.parameters,
+            "after_seq": seq,
+            "until_seq": plan.range.until_seq,
+            "with_header": not rows.bytes,
+        }
+        headers = {"accept-encoding": "gzip" if self._options.compress else "identity"}
+        token = await self._credentials.access_token(refresh=self._token_refused)
+        async with self._transport.stream(_PATH, msgspec.json.encode(asked), token, headers) as (
+            response,
+            parts,
+        ):
+            response.raise_for_status()
+            self._token_refused = False
+            until = _until_seq(response)
+            async for part in parts:
+                rows.append(part)
+                if self._options.on_progress is not None:
+                    share = plan.range.share(max(seq, rows.last_seq))
+                    self._options.on_progress(ExportProgress(rows.count, rows.bytes, share))
+        return until
+
+
+class _Rows:
+    """The file as lines: how many rows it has, and the seq of the last whole one."""
+
+    def __init__(self, file: BinaryIO, *, is_csv: bool) -> None:
+        self._file = file
+        self._is_csv = is_csv
+        self.bytes = self.last_seq = self._lines = 0
+        self.cut_torn_line()
+
+    @property
+    def count(self) -> int:
+        """How many whole rows there are."""
+        return max(0, self._lines - self._is_csv)
+
+    def append(self, part: bytes) -> None:
+        self._file.write(part)
+        self.bytes += len(part)
+        self._lines += part.count(b"\n")
+        # Of a part that is less than two lines, the end is told with the next.
+        _, *line = part.rsplit(b"\n", 2)
+        if len(line) == 2:
+            self.last_seq = self._seq_of(line[0])
+
+    def cut_torn_line(self) -> None:
+        """Read what is there, and cut off what follows the last whole line."""
+        self._file.seek(0)
+        self.bytes = self.last_seq = self._lines = whole = 0
+        while block := self._file.read(_READ_BYTES):
+            self._lines += block.count(b"\n")
+            if b"\n" in block:
+                whole = self.bytes + block.rindex(b"\n") + 1
+            self.bytes += len(block)
+        self._file.truncate(whole)
+        self.bytes = whole
+        if self.count:
+            self._file.seek(max(0, whole - _LONGEST_LINE))
+            self.last_seq = self._seq_of(self._file.read().rstrip(b"\r\n").rpartition(b"\n")[2])
+
+    def _seq_of(self, line: bytes) -> int:
+        if self._is_csv:
+            return int(line.split(b",", 2)[1])
+        return int(msgspec.json.decode(line, type=_Line).seq)
+
+
+class _Line(msgspec.Struct):
+    seq: int
+
+
+def _until_seq(response: Response) -> int:
+    try:
+        return int(response.headers["export-until-seq"])
+    except (KeyError, ValueError) as error:
+        raise ConnectionLostError(
+            f"Cannot read the answer of {_PATH}: it is not what the service sends; check the URL, "
+            "and whether something between here and the service changes answers."
+        ) from error
+
+
+def _write_parquet(csv: Path, path: Path) -> None:
+    """Turn the CSV into Parquet, a part of it in memory at a time."""
+    try:
+        import pyarrow
+        from pyarrow import csv as arrow_csv
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigurationError(
+            "Cannot write Parquet without pyarrow: pip install signal-persistence[parquet], then "
+            "run the same export again; what was fetched is kept."
+        ) from error
+    text, number, time = pyarrow.string(), pyarrow.float64(), pyarrow.timestamp("us", tz="UTC")
+    repeated = pyarrow.dictionary(pyarrow.int32(), text)
+    types = {
+        "signal_id": text,
+        "seq": pyarrow.int64(),
+        **dict.fromkeys(("trader_id", "symbol", "timeframe", "action"), repeated),
+        **dict.fromkeys(("generated_at", "valid_until"), time),
+        **dict.fromkeys(("confidence", "price", "stop_loss", "take_profit"), number),
+        "metadata": text,
+    }
+    reader = arrow_csv.open_csv(
+        csv,
+        read_options=arrow_csv.ReadOptions(block_size=16 * _READ_BYTES),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
+        ),
+    )
+    draft = path.with_name(path.name + ".new")
+    with parquet.ParquetWriter(draft, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+    draft.replace(path)
