@@ -17,7 +17,7 @@ create table private.traders (
 
 create unique index traders_active_name_idx on private.traders (account_no, name)
 where archived_at is null;
-create index traders_account_no_idx on private.traders (account_no);
+create index traders_account_no_created_at_idx on private.traders (account_no, created_at);
 
 comment on table private.traders is 'The running strategies of an account.';
 comment on column private.traders.own_channel is
@@ -62,6 +62,44 @@ $$;
 
 comment on function private.require_name is 'PT400 unless the text can name this owner (''a trader'').';
 
+create function private.require_room_for_trader(account private.accounts)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_most integer := (
+    select tier.traders from private.tiers as tier where tier.tier = account.tier);
+begin
+  if (
+    select count(*) >= v_most
+    from private.traders as trader
+    where trader.account_no = account.account_no and trader.archived_at is null
+  ) then
+    perform private.raise_error(
+      403, 'trader_limit_reached',
+      'Cannot create the trader: the account has as many traders as its tier allows.',
+      'Archive a trader or move the account to a higher tier.');
+  end if;
+  -- Archived traders stay for ever: who makes and archives them in turn must not fill the table.
+  if (
+    select count(*) >= 2 * v_most
+    from private.traders as trader
+    where trader.account_no = account.account_no
+      and trader.created_at > private.clock() - interval '1 day'
+  ) then
+    perform private.raise_error(
+      403, 'trader_limit_reached',
+      'Cannot create the trader: in a day an account makes at most twice as many as it may have.',
+      'Use a trader again: create_trader finds an active one by its name.');
+  end if;
+end
+$$;
+
+comment on function private.require_room_for_trader is
+'PT403 when the account has as many active traders as its tier allows, or made twice as many in a day.';
+
 create function private.create_trader(
   name text,
   own_channel boolean
@@ -82,16 +120,7 @@ begin
     and trader.name = create_trader.name
     and trader.archived_at is null;
   if not found then
-    if (
-      select count(*) >= (select tier.traders from private.tiers as tier where tier.tier = v_account.tier)
-      from private.traders as trader
-      where trader.account_no = v_account.account_no and trader.archived_at is null
-    ) then
-      perform private.raise_error(
-        403, 'trader_limit_reached',
-        'Cannot create the trader: the account has as many traders as its tier allows.',
-        'Archive a trader or move the account to a higher tier.');
-    end if;
+    perform private.require_room_for_trader(v_account);
     insert into private.traders (account_no, name, own_channel)
     values (v_account.account_no, create_trader.name, coalesce(create_trader.own_channel, false))
     returning * into v_trader;
@@ -113,7 +142,9 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_account private.accounts := private.lock_account(private.caller_id('signals:write'));
+  -- An archived trader never comes back, so no API key may archive one.
+  v_account private.accounts := private.lock_account(private.caller_id(
+    case when change_trader.archive then 'traders:manage' else 'signals:write' end));
   v_trader private.traders;
 begin
   if not change_trader.archive then
@@ -176,7 +207,8 @@ set search_path = ''
 as 'select private.change_trader(trader_id, null, true)';
 
 comment on function public.archive_trader is
-'Retires a trader: it takes no more signals, its history stays. Archiving twice changes nothing.';
+'Retires a trader for good: it takes no more signals, its history stays. Archiving twice changes
+nothing. For signed-in users: no key can archive.';
 
 create function public.list_traders(include_archived boolean default false)
 returns json

@@ -165,6 +165,8 @@ returns setof private.signals
 language plpgsql
 stable
 set search_path = ''
+-- One plan for all: to plan a year of partitions anew locks all of their indexes, too.
+set plan_cache_mode = 'force_generic_plan'
 as $$
 begin
   return query
@@ -257,6 +259,8 @@ language plpgsql
 stable
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+-- No two signals have the same id, so to remember the last ones is a fifth of the work for nothing.
+set enable_memoize = off
 as $$
 #variable_conflict use_column
 begin

@@ -2,9 +2,10 @@
 -- Validation first, then the account's row is locked once; under that lock come replay and storing.
 -- Must never break: a request_id that was answered is answered the same again and changes nothing.
 
-create function private.require_batch(
+create function private.require_request(
   request_id uuid,
-  signals jsonb
+  items jsonb,
+  what text
 )
 returns void
 language plpgsql
@@ -12,22 +13,25 @@ stable
 set search_path = ''
 as $$
 begin
-  if require_batch.request_id is null or jsonb_typeof(require_batch.signals) is distinct from 'array' then
+  if request_id is null or jsonb_typeof(items) is distinct from 'array' then
     perform private.raise_error(
-      400, 'invalid_request', 'Cannot read the batch: it needs a request_id and a list of signals.',
-      'Send {"request_id": <uuid>, "signals": [<signal>, ...]}.');
+      400, 'invalid_request',
+      format('Cannot read the request: it needs a request_id and a list of %s.', what),
+      format('Send {"request_id": <uuid>, "%s": [...]}.', what));
   end if;
-  -- The edge function holds bodies to 1 MB of text; the same batch is at most twice that as jsonb.
-  if jsonb_array_length(require_batch.signals) > 5000
-    or pg_column_size(require_batch.signals) > 2 * 1048576 then
+  -- The edge function holds bodies to 1 MB of text; the same list is at most twice that as jsonb.
+  if jsonb_array_length(items) > 5000 or pg_column_size(items) > 2 * 1048576 then
     perform private.raise_error(
-      413, 'batch_too_large', 'Cannot take the batch: it has more than 5000 signals or 1 MB.',
-      'Split the batch.');
+      413, 'batch_too_large',
+      format('Cannot take the %s: there are more than 5000, or 1 MB of them.', what),
+      'Split the list.');
   end if;
 end
 $$;
 
-comment on function private.require_batch is 'Raises the catalogue error of a batch that cannot be read.';
+comment on function private.require_request is
+'PT400 unless the request has an id and a list (of what: signals or changes), PT413 when the list is too
+large.';
 
 create function private.ingest_signals(
   request_id uuid,
@@ -45,7 +49,8 @@ declare
   v_account private.accounts;
   v_verdict json;
 begin
-  perform private.require_batch(ingest_signals.request_id, ingest_signals.signals);
+  perform private.require_request(
+    ingest_signals.request_id, ingest_signals.signals, 'signals');
   v_candidates := private.parse_signals(v_account_id, ingest_signals.signals);
   v_account := private.lock_account(v_account_id);
   v_verdict := private.replayed_verdict(

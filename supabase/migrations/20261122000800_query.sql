@@ -186,6 +186,8 @@ declare
   v_start record;
   v_query private.signal_query;
 begin
+  -- Before the arguments are looked at: who may not ask learns nothing from what is wrong with them.
+  perform private.caller_id('signals:read');
   perform private.require_query(
     greatest(
       cardinality(read_query.traders), cardinality(read_query.symbols),
@@ -222,7 +224,8 @@ end
 $$;
 
 comment on function private.read_query is
-'The arguments of public.query_signals as a query; PT400 for one that is not allowed.';
+'The arguments of public.query_signals as a query, for a caller who may read; PT400 for one that is
+not allowed.';
 
 create function private.heap_signals(query private.signal_query)
 returns private.signals[]
@@ -236,7 +239,21 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 as $$
+declare
+  v_first_trader_no integer := 0;
+  v_last_trader_no integer := 2147483647;
+  v_first_symbol text := '';
+  -- Above all the letters that a symbol may have.
+  v_last_symbol text := '~';
 begin
+  if query.trader_nos is not null then
+    select min(each), max(each) into v_first_trader_no, v_last_trader_no
+    from unnest(query.trader_nos) as each;
+  end if;
+  if query.symbols is not null then
+    select min(each collate "C"), max(each collate "C") into v_first_symbol, v_last_symbol
+    from unnest(query.symbols) as each;
+  end if;
   if query.newest then
     return array(
       select signal
@@ -246,6 +263,10 @@ begin
         and signal.generated_at <= query.before_time
         and (signal.generated_at, signal.seq) < (query.before_time, query.before_seq)
         and signal.seq > query.after_seq
+        -- All that is asked for lies between these, and the index can tell: rows of other traders and
+        -- symbols are passed over there, and not fetched.
+        and signal.trader_no between v_first_trader_no and v_last_trader_no
+        and signal.symbol between v_first_symbol and v_last_symbol
         and (signal.trader_no = any(query.trader_nos)) is not false
         and (signal.symbol = any(query.symbols)) is not false
         and (signal.timeframe = any(query.timeframes)) is not false
@@ -287,6 +308,8 @@ as $$
 declare
   v_segments refcursor;
 begin
+  -- A plan of its own for each call would lock fewer partitions in the newest order, 40 of 61 with 13
+  -- months of them; but by seq it would lock twice as many, with all of their indexes, to be planned.
   if query.newest then
     open v_segments for
       select segment.*
@@ -774,7 +797,6 @@ stable
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := private.caller_id('signals:read');
   v_account private.accounts;
   v_signals private.signals[];
   v_page_size integer := query.row_limit - 1;
@@ -782,7 +804,7 @@ declare
 begin
   select account.* into v_account
   from private.accounts as account
-  where account.account_id = v_account_id;
+  where account.account_id = auth.uid();
   v_signals := case
     when query.newest then private.newest_signals(query, v_account.packed_until)
     else private.signals_in_order(query, v_account.last_seq)
@@ -801,7 +823,8 @@ begin
 end
 $$;
 
-comment on function private.query_signals is 'Body of public.query_signals.';
+comment on function private.query_signals is
+'Body of public.query_signals. private.read_query has asked for the scope; the policies ask again.';
 
 create function public.query_signals(
   traders uuid[] default null,

@@ -1,6 +1,7 @@
 -- query_rollups: pages of rollups, newest first: hours and days as stored, with what is newer.
 -- Minutes are summed up from the signals, hot or packed, which are read until a page is full.
--- Must never break: pages joined are the list, and equal a recount up to last_seq.
+-- Must never break: pages joined are the list, and equal a recount up to last_seq; what one page reads
+-- is bounded, however many signals there are.
 
 create function private.encode_rollup_cursor(
   resolution text,
@@ -123,6 +124,27 @@ $$;
 comment on function private.shown_rollup is
 'A rollup as clients see it. stddev is that of a sample: null for one signal.';
 
+create function private.countable_seq(account private.accounts)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_most constant integer := 10000;
+  v_seq bigint := coalesce((
+    select head.seq from private.rollup_heads as head
+    where head.account_no = account.account_no), 0);
+begin
+  return case
+    when account.last_seq > v_seq + v_most then v_seq + v_most else account.last_seq end;
+end
+$$;
+
+comment on function private.countable_seq is
+'Up to which seq a page of hours or days counts. That is last_seq, unless more than 10,000 signals wait
+for the job, a step of it: to sum up all of them for each page would take as long as the job takes.';
+
 create function private.live_rollups(
   account private.accounts,
   resolution text
@@ -152,8 +174,8 @@ end
 $$;
 
 comment on function private.live_rollups is
-'What of the account is not in the stored rollups yet, summed up. The account''s row must be of the
-snapshot of the statement that asks, as it is within a stable function.';
+'What of the account up to its last_seq is not in the stored rollups yet, summed up. The account''s row
+must be of the snapshot of the statement that asks, as it is within a stable function.';
 
 create function private.stored_rollups(
   query private.signal_query,
@@ -214,6 +236,30 @@ $$;
 
 comment on function private.next_minute is 'The first whole minute that is not before a time.';
 
+create function private.require_countable_minute(
+  minute timestamptz,
+  signals integer
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+begin
+  if signals >= 100000 then
+    perform private.raise_error(
+      400, 'invalid_filter',
+      'Cannot sum up the minute ' || to_char(minute, 'YYYY-MM-DD"T"HH24:MI"Z"')
+        || ': more than 100,000 signals are in it.',
+      'Ask for some traders or symbols only, for 1h, or with to for what comes before.');
+  end if;
+end
+$$;
+
+comment on function private.require_countable_minute is
+'PT400 when so many signals of one minute have been read that a page would take too long.';
+
 create function private.minute_rollups(
   query private.signal_query,
   start private.rollups,
@@ -230,6 +276,7 @@ declare
   v_signals private.signals[];
   v_minute timestamptz;
   v_read integer := 0;
+  v_read_before integer;
 begin
   v_query.from_time := private.next_minute(query.from_time);
   v_query.to_time := least(
@@ -248,10 +295,14 @@ begin
     exit when cardinality(v_signals) < v_query.row_limit;
     v_query.before_time := v_signals[v_query.row_limit].generated_at;
     v_query.before_seq := v_signals[v_query.row_limit].seq;
-    v_minute := date_trunc('minute', v_query.before_time, 'UTC');
+    v_read := v_read + v_query.row_limit;
+    if date_trunc('minute', v_query.before_time, 'UTC') is distinct from v_minute then
+      v_minute := date_trunc('minute', v_query.before_time, 'UTC');
+      v_read_before := v_read;
+    end if;
     -- What is still unread is of this minute or before.
     exit when rollups[query.row_limit].bucket > v_minute;
-    v_read := v_read + v_query.row_limit;
+    perform private.require_countable_minute(v_minute, v_read - v_read_before);
     if v_read >= 20000 and rollups[1].bucket > v_minute then
       rollups := array(
         select rollup from unnest(rollups) as rollup where rollup.bucket > v_minute);
@@ -266,7 +317,8 @@ $$;
 
 comment on function private.minute_rollups is
 'The first minutes of the query after start, newest first, summed up from signals, which are read
-newest first until no other can belong to the page. It is cut at a whole minute after 20,000 signals.';
+newest first until no other can belong to the page. It is cut at a whole minute after 20,000 signals;
+one minute of more than 100,000 is refused.';
 
 create function private.query_rollups(
   traders uuid[],
@@ -285,7 +337,7 @@ set search_path = ''
 set timezone = 'UTC'
 as $$
 declare
-  v_account_id uuid := private.caller_id('signals:read');
+  -- It asks for the scope, first of all.
   v_query private.signal_query := private.read_query(
     query_rollups.traders, query_rollups.symbols, query_rollups.timeframes, null, null,
     query_rollups.from_time, query_rollups.to_time, null, 'newest', null, query_rollups.page_size);
@@ -300,8 +352,9 @@ begin
   v_start := private.decode_rollup_cursor(query_rollups.cursor, query_rollups.resolution);
   select account.* into v_account
   from private.accounts as account
-  where account.account_id = v_account_id;
+  where account.account_id = auth.uid();
   if query_rollups.resolution = any(private.stored_resolutions()) then
+    v_account.last_seq := private.countable_seq(v_account);
     v_rollups := private.stored_rollups(v_query, v_start, v_account);
   else
     select page.rollups, page.is_cut into v_rollups, v_is_cut
@@ -345,13 +398,16 @@ $$;
 comment on function public.query_rollups is
 'A page of the caller''s rollups (resolution 1m, 1h or 1d), newest bucket first: those that begin at
 or after from and before to, as far back as the account''s tier keeps them (1m: as its signals). The
-bucket that is not over is included: a page always equals a recount of the account''s signals up to
-last_seq. A page of 1m is shorter than page_size where its minutes hold very many signals: only a
-next_cursor of null tells that there is no other.';
+bucket that is not over is included: a page always equals a recount of the account''s signals up to the
+last_seq that it tells. That is the account''s own, but for 1h and 1d while more than 10,000 signals wait
+for the job. A page of 1m is shorter than page_size where its minutes hold very many signals: only a
+next_cursor of null tells that there is no other. A minute of more than 100,000 signals is refused.';
 
+grant execute on function private.countable_seq to authenticated;
 grant execute on function private.live_rollups to authenticated;
 grant execute on function private.stored_rollups to authenticated;
 grant execute on function private.next_minute to authenticated;
+grant execute on function private.require_countable_minute to authenticated;
 grant execute on function private.minute_rollups to authenticated;
 grant execute on function private.require_resolution to authenticated;
 grant execute on function private.shown_rollup to authenticated;

@@ -408,34 +408,6 @@ $$;
 comment on function private.store_changes is
 'Appends an event for each change that no code refuses, with consecutive seq.';
 
-create function private.require_changes(
-  request_id uuid,
-  changes jsonb
-)
-returns void
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if request_id is null or jsonb_typeof(changes) is distinct from 'array' then
-    perform private.raise_error(
-      400, 'invalid_request',
-      'Cannot read the changes: the request needs a request_id and a list of changes.',
-      'Send {"request_id": <uuid>, "changes": [<change>, ...]}.');
-  end if;
-  -- As for a batch of signals: 1 MB of text is at most twice that as jsonb.
-  if jsonb_array_length(changes) > 5000 or pg_column_size(changes) > 2 * 1048576 then
-    perform private.raise_error(
-      413, 'batch_too_large', 'Cannot take the changes: there are more than 5000, or 1 MB.',
-      'Split the list.');
-  end if;
-end
-$$;
-
-comment on function private.require_changes is
-'Raises the catalogue error of a request that cannot be read.';
-
 create function private.replayed_advance(
   account_no integer,
   request_id uuid,
@@ -536,7 +508,8 @@ declare
   v_account private.accounts;
   v_verdict json;
 begin
-  perform private.require_changes(advance_signals.request_id, advance_signals.changes);
+  perform private.require_request(
+    advance_signals.request_id, advance_signals.changes, 'changes');
   select account.account_no into v_account_no
   from private.accounts as account
   where account.account_id = v_account_id;

@@ -104,7 +104,8 @@ declare
   v_candidates private.candidate[];
   v_verdict json;
 begin
-  perform private.require_batch(import_signals.request_id, import_signals.signals);
+  perform private.require_request(
+    import_signals.request_id, import_signals.signals, 'signals');
   select account.* into v_account
   from private.accounts as account
   where account.account_id = import_signals.account_id;

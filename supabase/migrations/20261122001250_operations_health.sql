@@ -158,6 +158,98 @@ $$;
 comment on function private.size_checks is
 'The sizes in operations_health. The number of audit links is as of the last ANALYZE.';
 
+create function private.message_partitions_end()
+returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select max(
+    substring(pg_get_expr(class.relpartbound, class.oid) from ' TO \(''([^'']+)''\)')::timestamp
+  ) at time zone 'utc'
+  from pg_catalog.pg_inherits as child
+  inner join pg_catalog.pg_class as class on class.oid = child.inhrelid
+  where child.inhparent = 'realtime.messages'::regclass
+$$;
+
+comment on function private.message_partitions_end is
+'Up to when the Realtime server has made partitions: without one, nothing can be broadcast.';
+
+create function private.broadcast_checks()
+returns setof private.health_check
+language sql
+stable
+set search_path = ''
+as $$
+  select
+    'broadcast_runway',
+    round(extract(epoch from private.message_partitions_end() - now()) / 86400, 1), 'days',
+    coalesce(private.message_partitions_end() - now() > interval '1 day', false), null
+  union all
+  select
+    'broadcasts_failing', count(*)::numeric, 'accounts', count(*) = 0,
+    (array_agg(pending.last_error order by pending.due_at desc))[1]
+  from private.pending_broadcasts as pending
+  where pending.failures > 0
+  union all
+  select
+    'broadcasts_overdue',
+    round(coalesce(max(extract(epoch from clock_timestamp() - pending.due_at)), 0)), 'seconds',
+    coalesce(max(clock_timestamp() - pending.due_at) < interval '15 seconds', true), null
+  from private.pending_broadcasts as pending
+  where pending.due_at < clock_timestamp()
+  union all
+  select
+    'broadcast_interval', round(extract(epoch from state.broadcast_interval), 3), 'seconds', true,
+    case when settings.broadcast_min_interval is not null then 'set by an operator' end
+  from private.live_state as state
+  cross join private.live_settings as settings
+$$;
+
+comment on function private.broadcast_checks is
+'The checks of operations_health on live delivery as far as the database sees it.';
+
+create function private.canary_checks()
+returns setof private.health_check
+language sql
+stable
+set search_path = ''
+as $$
+  select
+    check_of.name, check_of.value, check_of.unit, seen.runs = 0 or check_of.ok,
+    case when seen.runs = 0 then 'has not run' when not check_of.ok then seen.error end
+  from (
+    select
+      count(*) as runs,
+      extract(epoch from clock_timestamp()
+        - max(run.started_at) filter (where run.milliseconds is not null)) as age,
+      (array_agg(run.milliseconds order by run.started_at desc)
+        filter (where run.milliseconds is not null))[1] as milliseconds,
+      count(*) filter (
+        where run.milliseconds is null
+          and run.started_at > clock_timestamp() - interval '1 hour'
+          -- Else it may still be waiting.
+          and (run.error is not null or run.started_at < clock_timestamp() - interval '1 minute')
+      ) as failures,
+      (array_agg(run.error order by run.started_at desc) filter (where run.error is not null))[1]
+        as error
+    from private.canary_runs as run
+  ) as seen
+  cross join lateral (
+    values
+    ('canary_age', round(seen.age), 'seconds', coalesce(seen.age < 1800, false)),
+    (
+      'canary_latency', round(seen.milliseconds::numeric, 1), 'milliseconds',
+      coalesce(seen.milliseconds < 1000, false)
+    ),
+    ('canary_failures', seen.failures::numeric, 'runs', seen.failures = 0)
+  ) as check_of (name, value, unit, ok)
+$$;
+
+comment on function private.canary_checks is
+'The checks of operations_health on live delivery as the canary sees it: since when it has last received
+its broadcast, how long that took, and how often it did not in the last hour.';
+
 create function private.operations_health()
 returns setof private.health_check
 language sql
@@ -170,6 +262,10 @@ as $$
   select each.* from private.job_checks() as each
   union all
   select each.* from private.lag_checks() as each
+  union all
+  select each.* from private.broadcast_checks() as each
+  union all
+  select each.* from private.canary_checks() as each
   union all
   select each.* from private.size_checks() as each
 $$;

@@ -32,7 +32,8 @@ create table private.api_keys (
     cardinality(scopes) > 0 and scopes <@ private.api_key_scopes()
   ),
   constraint key_hash_is_a_sha256 check (octet_length(key_hash) = 32),
-  constraint expires_after_it_was_created check (expires_at > created_at)
+  constraint expires_after_it_was_created check (expires_at > created_at),
+  constraint expires_at_a_date_if_at_all check (isfinite(expires_at))
 );
 
 create index api_keys_account_no_idx on private.api_keys (account_no);
@@ -42,10 +43,11 @@ comment on table private.api_keys is
 comment on column private.api_keys.key_hash is
 'SHA-256 of the key. A key has 244 random bits, so a slow hash would protect nothing more.';
 comment on column private.api_keys.hint is 'The key''s last four characters, to tell keys apart.';
-comment on column private.api_keys.expires_at is 'Null means never.';
+comment on column private.api_keys.expires_at is
+'Null, as a key has it for which nothing else was said, means: when it is revoked.';
 comment on column private.api_keys.last_used_at is 'When it was last exchanged for a token.';
 comment on column private.api_keys.exchanges_paid_until is
-'Each exchange moves it on by a second, from now at least; it may be a minute ahead and no more.';
+'Each exchange moves it on by a second, from now at least; it is a minute ahead at most.';
 
 create function private.api_key_json(api_key private.api_keys)
 returns jsonb
@@ -94,6 +96,35 @@ $$;
 comment on function private.api_key_is_live is
 'True for a key that exists and was neither revoked nor has expired: asked for each of its tokens.';
 
+create function private.require_session()
+returns void
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select
+    from auth.sessions as session
+    where session.id = (auth.jwt() ->> 'session_id')::uuid
+      and session.user_id = auth.uid()
+      and coalesce(session.not_after > private.clock(), true)
+      and (session.aal = 'aal2' or not exists (
+        select from auth.mfa_factors as factor
+        where factor.user_id = session.user_id and factor.status = 'verified'))
+  ) then
+    perform private.raise_error(
+      401, 'unauthorized', 'Cannot do this: the access token is of no session that goes on.',
+      'Sign in again, with the second factor if the user has one.');
+  end if;
+end
+$$;
+
+comment on function private.require_session is
+'PT401 unless the access token is of a session that was not signed out of or ended, and that the user''s
+second factor, if there is one, was shown in. A token of an API key has no session at all.';
+
 create function private.require_api_key_request(
   name text,
   scopes text[],
@@ -111,10 +142,10 @@ begin
       400, 'invalid_request', 'Cannot give the key these scopes.',
       'Give one or more of ' || array_to_string(private.api_key_scopes(), ', ') || '.');
   end if;
-  if expires_at <= private.clock() then
+  if expires_at <= private.clock() or not isfinite(expires_at) then
     perform private.raise_error(
-      400, 'invalid_request', 'Cannot make a key that has expired already.',
-      'Give an expires_at in the future, or none for a key that does not expire.');
+      400, 'invalid_request', 'Cannot make the key: expires_at must be a time in the future.',
+      'Give a time in the future, or none for a key that lives until it is revoked.');
   end if;
 end
 $$;
@@ -139,11 +170,23 @@ begin
       403, 'api_key_limit_reached', 'Cannot make the key: the account has 20 keys already.',
       'Revoke a key that is no longer used.');
   end if;
+  -- Revoked keys stay: who makes and revokes them in turn must not fill the table.
+  if (
+    select count(*) >= 50
+    from private.api_keys as api_key
+    where api_key.account_no = require_room_for_api_key.account_no
+      and api_key.created_at > private.clock() - interval '1 day'
+  ) then
+    perform private.raise_error(
+      403, 'api_key_limit_reached', 'Cannot make the key: the account has made 50 in a day.',
+      'Give a process a key that it keeps, and make others tomorrow.');
+  end if;
 end
 $$;
 
 comment on function private.require_room_for_api_key is
-'PT403 when the account has 20 live keys; forgets those that have been dead for 90 days.';
+'PT403 when the account has 20 live keys or has made 50 in a day; forgets those that have been dead for
+90 days.';
 
 create function private.create_api_key(
   name text,
@@ -156,14 +199,18 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_account private.accounts := private.lock_account(private.caller_id('keys:manage'));
+  v_account_id uuid := private.caller_id('keys:manage');
   -- It begins with the account, so that a client knows whose it is before it can ask anybody.
-  v_secret text := 'sgk_' || replace(v_account.account_id::text, '-', '') || '_'
+  v_secret text := 'sgk_' || replace(v_account_id::text, '-', '') || '_'
     || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex');
+  v_account private.accounts;
   v_key private.api_keys;
 begin
+  -- A key may live for ever, a token an hour: one that was stolen must not buy the other.
+  perform private.require_session();
   perform private.require_api_key_request(
     create_api_key.name, create_api_key.scopes, create_api_key.expires_at);
+  v_account := private.lock_account(v_account_id);
   perform private.require_room_for_api_key(v_account.account_no);
   insert into private.api_keys (
     account_no, name, scopes, key_hash, hint, created_at, expires_at
@@ -249,6 +296,29 @@ $$;
 comment on function private.account_of_api_key is
 'The account that a key is of; null when its user was deleted, or is banned now.';
 
+create function private.pay_for_exchange(api_key private.api_keys)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := private.clock();
+begin
+  update private.api_keys as payer
+  set last_used_at = v_now,
+    exchanges_paid_until = greatest(payer.exchanges_paid_until, v_now) + interval '1 second'
+  where payer.key_id = pay_for_exchange.api_key.key_id
+    -- Looked at before the row is locked: who asks too often waits for nobody and writes nothing.
+    and payer.exchanges_paid_until <= v_now + interval '1 minute' - interval '1 second'
+    and private.is_live(payer);
+  return found;
+end
+$$;
+
+comment on function private.pay_for_exchange is
+'Writes an exchange of the key down; false, with nothing written, when there were too many of late (or
+when the key died just now: the next attempt is told so).';
+
 create function private.exchange_api_key(key_hash text)
 returns jsonb
 language plpgsql
@@ -262,20 +332,14 @@ declare
 begin
   select api_key.* into v_key
   from private.api_keys as api_key
-  where api_key.key_hash = decode(exchange_api_key.key_hash, 'hex') and private.is_live(api_key)
-  for no key update;
+  where api_key.key_hash = decode(exchange_api_key.key_hash, 'hex') and private.is_live(api_key);
   v_account_id := private.account_of_api_key(v_key);
   if v_account_id is null then
     perform private.raise_error(
       401, 'invalid_api_key', 'Cannot exchange the key: there is no such key, it was revoked, or it '
         || 'has expired.', 'Create another key with create_api_key.');
   end if;
-  update private.api_keys as api_key
-  set last_used_at = v_now,
-    exchanges_paid_until = greatest(api_key.exchanges_paid_until, v_now) + interval '1 second'
-  where api_key.key_id = v_key.key_id
-  returning api_key.* into v_key;
-  if v_key.exchanges_paid_until > v_now + interval '1 minute' then
+  if not private.pay_for_exchange(v_key) then
     perform private.raise_error(
       429, 'too_many_requests', 'Cannot exchange the key so often: once a second, or 60 at once.',
       'Use each token until shortly before it ends, in all threads.');
@@ -302,7 +366,8 @@ as 'select private.create_api_key(name, scopes, expires_at)';
 
 comment on function public.create_api_key is
 'Makes a key of the caller''s account. The answer''s api_key is the key itself, shown only this once.
-For signed-in users: no key can make keys.';
+Without expires_at it lives until it is revoked. For signed-in users, whose session must go on: no key
+can make keys.';
 
 create function public.list_api_keys(include_dead boolean default false)
 returns jsonb

@@ -59,7 +59,13 @@ async def caller(stack: RunningStack, account_id: uuid.UUID) -> AsyncIterator[Ca
         await connection.execute("set role authenticated")
         await connection.execute(
             "select set_config('request.jwt.claims', $1, false)",
-            json.dumps({"sub": str(account_id), "role": "authenticated"}),
+            json.dumps(
+                {
+                    "sub": str(account_id),
+                    "role": "authenticated",
+                    "session_id": str(account_id),
+                }
+            ),
         )
         yield Caller(connection)
     finally:
@@ -80,6 +86,14 @@ async def new_account(connection: asyncpg.Connection, tier: str = "elite") -> uu
     account_id = uuid.uuid4()
     await connection.execute("select private.set_account_tier($1, $2)", account_id, tier)
     return account_id
+
+
+async def sign_up(connection: asyncpg.Connection, account_id: uuid.UUID) -> None:
+    """Make the user of an account, and the session that `caller` claims to be of."""
+    await connection.execute("insert into auth.users (id) values ($1)", account_id)
+    await connection.execute(
+        "insert into auth.sessions (id, user_id, aal) values ($1, $1, 'aal1')", account_id
+    )
 
 
 async def new_trader(caller: Caller, name: str = "momentum") -> str:

@@ -31,6 +31,7 @@ RINGS = (
     ("test_pgtap.py",),
     (
         "test_concurrency.py",
+        "test_broadcasts.py",
         "test_lifecycle.py",
         "test_packing.py",
         "test_rollups.py",
@@ -38,6 +39,8 @@ RINGS = (
         "test_plans.py",
         "test_segment_plans.py",
         "test_contract.py",
+        "test_api_keys.py",
+        "test_read_locks.py",
     ),
     ("test_one_answer.py", "test_jobs.py", "test_import.py"),
 )
@@ -214,9 +217,69 @@ BUGS = (
     ),
     InFunction(
         "an API key is exchanged without end",
+        "private.pay_for_exchange",
+        "v_now + interval '1 minute' - interval '1 second'",
+        "'infinity'",
+    ),
+    InFunction(
+        "whoever exchanges an API key too often waits for its row",
         "private.exchange_api_key",
-        "v_key.exchanges_paid_until > v_now + interval '1 minute'",
+        "and private.is_live(api_key);",
+        "and private.is_live(api_key) for no key update;",
+    ),
+    InFunction(
+        "of two exchanges at once only one is paid for",
+        "private.pay_for_exchange",
+        "payer.exchanges_paid_until <= v_now",
+        "pay_for_exchange.api_key.exchanges_paid_until <= v_now",
+    ),
+    InFunction(
+        "an access token makes API keys when its session has ended",
+        "private.require_session",
+        "coalesce(session.not_after > private.clock(), true)",
+        "true",
+    ),
+    InFunction(
+        "an access token makes API keys in the session of another user",
+        "private.require_session",
+        "and session.user_id = auth.uid()",
+        "",
+    ),
+    InFunction(
+        "a password makes API keys where a second factor is asked for",
+        "private.require_session",
+        "session.aal = 'aal2' or",
+        "true or",
+    ),
+    InFunction(
+        "an API key may live until infinity",
+        "private.require_api_key_request",
+        "or not isfinite(expires_at)",
+        "",
+    ),
+    InFunction(
+        "API keys are made and revoked without end",
+        "private.require_room_for_api_key",
+        "count(*) >= 50",
         "false",
+    ),
+    InFunction(
+        "traders are made and archived without end",
+        "private.require_room_for_trader",
+        "count(*) >= 2 * v_most",
+        "false",
+    ),
+    InFunction(
+        "an API key may archive a trader for good",
+        "private.change_trader",
+        "'traders:manage'",
+        "'signals:write'",
+    ),
+    InFunction(
+        "who may not ask learns what is wrong with the question",
+        "private.read_query",
+        "perform private.caller_id('signals:read');",
+        "",
     ),
     InFunction(
         "a token outlives the end of its API key",
@@ -351,6 +414,24 @@ BUGS = (
         "signal.generated_at < query.before_time",
     ),
     InFunction(
+        "rows of other symbols are fetched to look for a rare one",
+        "private.heap_signals",
+        "and signal.symbol between v_first_symbol and v_last_symbol",
+        "",
+    ),
+    InFunction(
+        "of two symbols the table is asked for the first only",
+        "private.heap_signals",
+        'max(each collate "C")',
+        'min(each collate "C")',
+    ),
+    InFunction(
+        "of two traders the table is asked for the first only",
+        "private.heap_signals",
+        "min(each), max(each)",
+        "min(each), min(each)",
+    ),
+    InFunction(
         "to is inclusive",
         "private.heap_signals",
         "signal.generated_at < query.to_time",
@@ -364,21 +445,82 @@ BUGS = (
     ),
     InFunction(
         "broadcasts are public",
-        "private.broadcast_batch",
-        "':signals', true)",
-        "':signals', false)",
+        "private.send_broadcast",
+        "realtime.send(payload, event, topic, true)",
+        "realtime.send(payload, event, topic, false)",
     ),
     InFunction(
         "a broadcast that fails takes the batch with it",
-        "private.broadcast_batch",
-        "raise warning 'Cannot broadcast the batch: %; readers catch up by seq.', sqlerrm;",
-        "raise;",
+        "private.broadcast_news",
+        "perform private.note_failure(",
+        "raise; perform private.note_failure(",
     ),
     InFunction(
         "a trader's channel carries the signals of other traders",
-        "private.broadcast_batch",
+        "private.tell_signals",
         "v_payload - 'signals'",
         "v_payload",
+    ),
+    InFunction(
+        "the short way of a batch forgets the interval",
+        "private.broadcast_batch",
+        "state.broadcast_interval = interval '0'",
+        "true",
+    ),
+    InFunction(
+        "what realtime.send swallows counts as sent",
+        "private.send_broadcast",
+        "is distinct from topic then",
+        "is distinct from topic and false then",
+    ),
+    InFunction(
+        "a broadcast that failed is not tried again",
+        "private.note_failure",
+        "perform private.hold_broadcast("
+        "account_no, first_seq, first_event_seq, trader_nos, error);",
+        "",
+    ),
+    InFunction(
+        "of the batches that wait only the last is told",
+        "private.hold_broadcast",
+        "first_seq = coalesce(pending.first_seq, excluded.first_seq)",
+        "first_seq = coalesce(excluded.first_seq, pending.first_seq)",
+    ),
+    InFunction(
+        "the channel of a trader is not told of what waited",
+        "private.tell_pending",
+        "v_pending.trader_nos",
+        "'{}'",
+    ),
+    InFunction(
+        "an account is told of before its interval is over",
+        "private.tell_pending",
+        "and pending.due_at <= v_now",
+        "",
+    ),
+    InFunction(
+        "the job tells of accounts without their lock",
+        "private.tell_due",
+        "for no key update of account skip locked",
+        "",
+    ),
+    InFunction(
+        "the job waits for accounts that are locked",
+        "private.tell_due",
+        "skip locked",
+        "",
+    ),
+    InFunction(
+        "the interval forgets that each delivery counts",
+        "private.automatic_interval",
+        "(1 + v_settings.subscribers_per_account)::double precision",
+        "1::double precision",
+    ),
+    InFunction(
+        "accounts that wait seem to have gone",
+        "private.automatic_interval",
+        "greatest(interval '10 seconds', present * 1.25)",
+        "interval '10 seconds'",
     ),
     InFunction(
         "a signal may be changed at the instant of its valid_until",
@@ -433,12 +575,6 @@ BUGS = (
         "private.schedule_expiries",
         "pending.signals >= v_signals",
         "false",
-    ),
-    InFunction(
-        "lifecycle events are broadcast in public",
-        "private.tell_events",
-        "':signals', true)",
-        "':signals', false)",
     ),
     InFunction(
         "a batch with a duplicate is told as stored, though none of it is",
@@ -706,6 +842,24 @@ BUGS = (
         "greatest(v_seq, 1),",
     ),
     InFunction(
+        "a page of hours counts all that waits for the job, however much",
+        "private.countable_seq",
+        "v_most constant integer := 10000",
+        "v_most constant integer := 2000000000",
+    ),
+    InFunction(
+        "a page of minutes reads a minute to its end, however long it is",
+        "private.require_countable_minute",
+        "signals >= 100000",
+        "false and 100000 > 0",
+    ),
+    InFunction(
+        "two minutes that are large together are refused as one",
+        "private.minute_rollups",
+        "v_read - v_read_before",
+        "v_read",
+    ),
+    InFunction(
         "a page of minutes ends within a minute that is not all read",
         "private.minute_rollups",
         "rollups[query.row_limit].bucket > v_minute",
@@ -786,6 +940,12 @@ BUGS = (
         "  v_judgement private.judgement := private.judge_signals(\n    v_blind,",
     ),
     InFunction(
+        "the usage of an account reads all segments, however many",
+        "private.packed_usage",
+        "limit 10001",
+        "-- limit 10001",
+    ),
+    InFunction(
         "the usage of an account counts the segments of all",
         "private.packed_usage",
         "segment.account_no = packed_usage.account_no",
@@ -815,9 +975,49 @@ BUGS = (
         "alter table audit.links enable always trigger refuse_change",
     ),
     InCatalogue(
+        "the usage of an account is planned anew each time",
+        "alter function private.account_usage reset plan_cache_mode",
+        "alter function private.account_usage set plan_cache_mode = 'force_generic_plan'",
+    ),
+    InCatalogue(
+        "what follows a seq is planned anew each time",
+        "alter function private.signals_by_seq reset plan_cache_mode",
+        "alter function private.signals_by_seq set plan_cache_mode = 'force_generic_plan'",
+    ),
+    InCatalogue(
         "the index by seq is missing",
         "drop index private.signals_account_no_seq_idx",
         "create index signals_account_no_seq_idx on private.signals (account_no, seq)",
+    ),
+    InFunction(
+        "an export begins a piece with the end of the one before",
+        "private.signals_to_export",
+        "seq > query.after_seq",
+        "seq >= query.after_seq",
+    ),
+    InFunction(
+        "an export reads packed signals of all traders",
+        "private.signals_to_export",
+        "and (signal.trader_no = any(query.trader_nos)) is not false",
+        "",
+    ),
+    InFunction(
+        "an export runs formulas in a spreadsheet",
+        "private.csv_of",
+        "in ('=', '+', '-', '@')",
+        "in ('=', '@')",
+    ),
+    InFunction(
+        "an export does not double the quotes in metadata",
+        "private.csv_of",
+        "replace(shown.metadata::text, '\"', '\"\"')",
+        "shown.metadata::text",
+    ),
+    InFunction(
+        "the range of an export does not look into segments",
+        "private.seqs_between",
+        "least(hot.first_seq, packed.first_seq), greatest(hot.last_seq, packed.last_seq)",
+        "hot.first_seq, hot.last_seq",
     ),
 )
 

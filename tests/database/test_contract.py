@@ -21,6 +21,7 @@ from tests.database.callers import (
     new_account,
     new_trader,
     operator,
+    sign_up,
 )
 from tests.plugins.stack import RunningStack
 
@@ -222,19 +223,26 @@ async def test_a_trader_has_a_name_as_long_as_the_contract_allows(alice: Caller)
 
 
 async def test_api_keys_have_the_scopes_names_number_and_pace_of_the_contract(
-    database: asyncpg.Connection, alice: Caller
+    stack: RunningStack, database: asyncpg.Connection
 ) -> None:
     assert await database.fetchval("select private.api_key_scopes()") == CONTRACT["scopes"]
+    account_id = await new_account(database)
+    await sign_up(database, account_id)
+    async with caller(stack, account_id) as owner:
+        await assert_keys_are_limited(owner)
+
+
+async def assert_keys_are_limited(owner: Caller) -> None:
     create = "select public.create_api_key($1, $2)"
     longest = LIMITS["api_key_name_characters"]
-    assert await refusal(alice, create, "é" * (longest + 1), ["signals:read"]) == (
+    assert await refusal(owner, create, "é" * (longest + 1), ["signals:read"]) == (
         "PT400",
         "invalid_request",
     )
     most = LIMITS["api_keys"]
-    keys = [await alice.ask(create, "é" * longest, CONTRACT["scopes"]) for _ in range(most)]
+    keys = [await owner.ask(create, "é" * longest, CONTRACT["scopes"]) for _ in range(most)]
     assert re.fullmatch(CONTRACT["patterns"]["api_key"], keys[0]["api_key"])
-    assert await refusal(alice, create, "one more", ["signals:read"]) == (
+    assert await refusal(owner, create, "one more", ["signals:read"]) == (
         "PT403",
         "api_key_limit_reached",
     )
@@ -247,6 +255,9 @@ async def test_an_api_key_is_exchanged_as_often_and_for_as_long_as_the_contract_
         "select prosrc from pg_proc where oid = 'private.exchange_api_key'::regproc"
     )
     assert f"'{LIMITS['api_key_token_seconds'] // 60} minutes'" in source
+    paid = await database.fetchval(
+        "select prosrc from pg_proc where oid = 'private.pay_for_exchange'::regproc"
+    )
     assert LIMITS["api_key_exchanges_per_minute"] == 60
-    assert "interval '1 second'" in source
-    assert "v_now + interval '1 minute'" in source
+    assert "interval '1 second'" in paid
+    assert "v_now + interval '1 minute'" in paid

@@ -20,7 +20,10 @@ from local_stack.settings import StackSettings
 from tests.database.callers import Caller, caller, new_account, new_trader
 from tests.plugins.stack import RunningStack, new_test_settings
 
-JOBS = ("partitions", "rollup", "expiry", "pack", "merge", "reclaim", "retention", "cron_log")
+JOBS = (
+    *("partitions", "rollup", "expiry", "pack", "merge", "reclaim", "retention", "cron_log"),
+    "broadcast",
+)
 LARGEST_STEP = 20_000
 MOVE_ROWS_OF_A_DAY = (
     "call partman.partition_data_proc('private.signals', p_loop_count => 1, p_wait => 0)"

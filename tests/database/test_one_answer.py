@@ -7,11 +7,12 @@ that is rolled back.
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,6 +28,8 @@ SYMBOLS = ("BTC/USD", "ETH/USD", "SOL/USD")
 TIMEFRAMES = ("1m", "1h")
 ACTIONS = ("enter_long", "exit_long", "enter_short", "exit_short")
 TRADERS = ("one", "two")
+LATER = ("status", "outcome")
+"""What becomes of a signal afterwards is no part of an export."""
 BLOCK = 262_144
 """No segment holds signals of two blocks of so many seqs."""
 BEFORE = BLOCK - 20
@@ -210,6 +213,34 @@ class World:
                 joined += page["signals"]
         return joined
 
+    def export(self, question: Question, pieces: int) -> list[dict[str, Any]]:
+        """The NDJSON of a question in so many pieces, joined; the order and page are not asked."""
+        wanted = (
+            None
+            if question.traders is None
+            else [self.traders[trader] for trader in question.traders]
+        )
+        with self.signed_in():
+            self.cursor.execute(
+                "select public.export_range(%s, %s)", [question.start, question.end]
+            )
+            span = self.cursor.fetchone()[0]
+            first = max(span["after_seq"], question.after_seq or 0)
+            places = range(pieces + 1)
+            cuts = [first + (max(span["until_seq"], first) - first) * n // pieces for n in places]
+            lines = ""
+            for after, until in itertools.pairwise(cuts):
+                self.cursor.execute(
+                    "select convert_from(public.export_signals('ndjson', %s, %s, %s::uuid[],"
+                    " %s::text[], %s::text[], %s::text[], %s, %s, %s), 'UTF8')",
+                    [
+                        *(after, until, wanted, question.symbols, question.timeframes),
+                        *(question.actions, question.min_confidence, question.start, question.end),
+                    ],
+                )
+                lines += self.cursor.fetchone()[0]
+        return [json.loads(line) for line in lines.splitlines()]
+
     def view(self) -> list[dict[str, Any]]:
         """What public.signals shows, in the order of seq."""
         with self.signed_in():
@@ -350,6 +381,12 @@ def test_tiers_do_not_show(
             world.store(late)
         for question in questions:
             assert world.ask(question) == question.answer(world.signals, world.traders)
+            by_seq = replace(question, sort="seq").answer(world.signals, world.traders)
+            exported = world.export(question, pieces=question.page_size)
+            assert exported == [
+                {name: value for name, value in signal.items() if name not in LATER}
+                for signal in by_seq
+            ]
         for shown, signal in zip(world.view(), world.signals, strict=True):
             assert (
                 shown.items()

@@ -103,6 +103,20 @@ async def test_a_filter_by_symbol_does_not_read_the_table_from_end_to_end(
     assert sum(scan.rows for scan in scans) < 1000
 
 
+async def test_rows_of_other_symbols_and_traders_are_passed_over_in_the_index(
+    explained: Explained,
+) -> None:
+    quiet = json.loads(await explained.connection.fetchval("select public.create_trader('quiet')"))
+    for question, wanted in (
+        ("select public.query_signals(symbols => $1)", ["NONE"]),
+        ("select public.query_signals(traders => $1::text[]::uuid[])", [quiet["trader_id"]]),
+    ):
+        answer, scans = await explained.run(question, wanted)
+        assert answer["signals"] == []
+        assert_by_index(scans, "pkey")
+        assert rows_of(scans) == 0
+
+
 async def test_duplicates_are_looked_for_by_the_natural_key(explained: Explained) -> None:
     signals = make_signals(explained.trader_id, 50)
     ingest = "select public.ingest_signals(gen_random_uuid(), $1)"
@@ -168,6 +182,19 @@ async def test_minutes_of_a_symbol_do_not_read_the_table_from_end_to_end(
     assert_by_index(scans, "pkey")
     # One signal in 50 has the symbol; 33 are looked for, and the newest of each other day.
     assert rows_of(scans) < 2500
+
+
+async def test_hours_count_only_so_many_signals_that_wait_for_the_job(
+    explained: Explained,
+) -> None:
+    for resolution in ("1h", "1d"):
+        answer, scans = await explained.run(
+            "select public.query_rollups(resolution => $1, page_size => 1000)", resolution
+        )
+        # The job has not run at all: all signals wait.
+        assert answer["last_seq"] == sum(each["signals"] for each in answer["rollups"]) == 10_000
+        assert_by_index(scans, "account_no_seq_idx")
+        assert rows_of(scans) == 10_000
 
 
 async def test_a_page_that_would_read_very_many_signals_is_cut_at_a_whole_minute(

@@ -216,13 +216,16 @@ class Life:
             trader = await self.ask("select public.create_trader($1)", name)
             self._traders.append(trader["trader_id"])
         for function, changes in SMALLER.items():
-            source = await self.connection.fetchval(
-                "select pg_get_functiondef($1::text::regproc)", f"private.{function}"
-            )
             for usual, small in changes.items():
-                assert usual in source
-                source = source.replace(usual, small)
-            await self.connection.execute(source)
+                await self.replace(function, usual, small)
+
+    async def replace(self, function: str, usual: str, small: str) -> None:
+        """Make a number in the source of a function smaller."""
+        source = await self.connection.fetchval(
+            "select pg_get_functiondef($1::text::regproc)", f"private.{function}"
+        )
+        assert usual in source
+        await self.connection.execute(source.replace(usual, small))
 
     async def ask(self, query: str, *values: object) -> Any:
         """Ask as the account does through the API."""
@@ -429,6 +432,42 @@ async def test_minutes_that_are_read_in_several_parts_are_counted_whole(
                 await life.assert_shown(Look("1m", page_size))
             # From and to in the middle of a minute.
             await life.assert_shown(Look("1m", 1000, ago=(1, 11)))
+
+
+async def test_a_minute_of_too_many_signals_is_refused_and_no_other(stack: RunningStack) -> None:
+    async with rolled_back(stack.database_url) as life:
+        await life.replace("require_countable_minute", "100000", "50")
+        trader = await life.ask("select public.create_trader('dense')")
+        # 120 in the newest minute, 40 in each of two others.
+        for minute, count in ((3, 120), (2, 40), (1, 40)):
+            signals = make_signals(trader["trader_id"], count)
+            for number, each in enumerate(signals):
+                generated_at = datetime.fromisoformat(each["generated_at"])
+                each["generated_at"] = (generated_at + timedelta(minutes=minute)).isoformat()
+                each["symbol"] = f"S{number % 2}"
+            await life.ask(
+                "select public.ingest_signals(gen_random_uuid(), $1)", json.dumps(signals)
+            )
+        newest = datetime.fromisoformat(signals[0]["generated_at"]) + timedelta(minutes=2)
+        newest = newest.replace(second=0, microsecond=0)
+
+        async def minutes(**filters: Any) -> list[int]:
+            counts: list[int] = []
+            cursor = None
+            while not counts or cursor:
+                page = await life.ask(
+                    LOOK, "1m", cursor, 1, None, filters.get("symbols"), None, filters.get("to")
+                )
+                counts += [rollup["signals"] for rollup in page["rollups"]]
+                cursor = page["next_cursor"]
+            return counts
+
+        # Each page begins with the rest of a minute: two of 40 are not one of 80.
+        assert await minutes(to=newest) == [20, 20, 20, 20]
+        assert await minutes(symbols=["S0"]) == [60, 20, 20]
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await minutes()
+    assert (refused.value.sqlstate, refused.value.detail) == ("PT400", "invalid_filter")
 
 
 def index_scans(node: dict[str, Any]) -> Iterator[tuple[str, float]]:

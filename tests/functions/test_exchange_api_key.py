@@ -97,15 +97,27 @@ def test_a_token_may_do_what_its_key_may(worker: Worker) -> None:
     assert len(worker.query(token=reader).json()["signals"]) == 1
 
 
-def test_a_token_cannot_manage_keys(worker: Worker) -> None:
+def test_a_token_can_neither_manage_keys_nor_end_a_trader(worker: Worker) -> None:
     token = token_of(worker, "signals:read", "signals:write")
     calls: dict[str, Json] = {
         "create_api_key": {"name": "more", "scopes": ["signals:read"]},
         "list_api_keys": {},
         "revoke_api_key": {"key_id": str(uuid.uuid4())},
+        "archive_trader": {"trader_id": worker.trader_id},
     }
     for name, parameters in calls.items():
         assert_refused(rpc(worker, name, parameters, token=token), 403, "insufficient_scope")
+
+
+def test_whoever_has_signed_out_makes_no_key_with_the_token_that_is_left(worker: Worker) -> None:
+    headers = {
+        "apikey": worker.stack.publishable_key,
+        "authorization": f"Bearer {worker.account.access_token}",
+    }
+    worker.http.post("/auth/v1/logout", headers=headers).raise_for_status()
+    assert worker.query().status_code == 200, "the token itself is good until it ends"
+    answer = rpc(worker, "create_api_key", {"name": "worker", "scopes": ["signals:read"]})
+    assert_refused(answer, 401, "unauthorized")
 
 
 def test_a_token_cannot_change_the_user(worker: Worker) -> None:
@@ -171,16 +183,25 @@ def test_what_is_no_key_buys_nothing(worker: Worker, api_key: object) -> None:
     assert set(answer.json()) == {"code", "message", "request_id"}
 
 
+def logs_with(text: str, stack: RunningStack) -> str:
+    """Return all logs of the stack as soon as the text is in one: functions write theirs behind."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        folder = stack.settings.log_directory
+        logs = "".join(path.read_text(errors="replace") for path in folder.glob("*"))
+        if text in logs:
+            return logs
+        assert time.monotonic() < deadline, f"{text} is in no log"
+        time.sleep(0.05)
+
+
 def test_no_log_of_the_stack_has_a_key_or_its_token(worker: Worker) -> None:
     key = create_key(worker, "signals:read")["api_key"]
     token = exchange(worker, key).json()["access_token"]
     mistaken = {"api_key": key, "scope": "signals:read"}
     headers = {"apikey": worker.stack.publishable_key, "x-correlation-id": "look-for-me"}
     assert worker.http.post(URL, headers=headers, json=mistaken).status_code == 400
-    logs = "".join(
-        path.read_text(errors="replace") for path in worker.stack.settings.log_directory.glob("*")
-    )
-    assert "look-for-me" in logs
+    logs = logs_with("look-for-me", worker.stack)
     assert key[-60:] not in logs
     assert token.rpartition(".")[2] not in logs
 

@@ -11,6 +11,15 @@ const SHORTEST_SECRET = 32;
 
 const NO_PRIVATE_KEY = "it is no private key on the curve P-256";
 
+/** What is long enough to be taken for a JWT secret and is something else: how it looks, and why not. */
+const MISTAKEN: readonly (readonly [RegExp, string])[] = [
+  [/^\s*\[/, "it is a list: give the one key that is in it"],
+  [/-----BEGIN /, "it is PEM: give the key as a JWK"],
+  [/^\s*["']/, "it begins with a quotation mark"],
+  [/^(eyJ[\w-]*\.|sb_|sgk_)/, "it is an API key or a token: give the key that signs tokens"],
+  [/^\s|\s$/, "it begins or ends with white space"],
+];
+
 /**
  * A signer from the function's secret.
  *
@@ -19,6 +28,8 @@ const NO_PRIVATE_KEY = "it is no private key on the curve P-256";
  */
 export async function tokenSignerFrom(secret: string): Promise<TokenSigner> {
   if (secret.trimStart().startsWith("{")) return await ellipticSigner(secret);
+  const mistaken = MISTAKEN.find(([looks]) => looks.test(secret));
+  if (mistaken) throw unusable(mistaken[1]);
   const bytes = new TextEncoder().encode(secret);
   if (bytes.length < SHORTEST_SECRET) throw unusable("a JWT secret has at least 32 bytes");
   const key = await crypto.subtle.importKey("raw", bytes, HMAC, false, ["sign"]);
@@ -30,7 +41,17 @@ async function ellipticSigner(secret: string): Promise<TokenSigner> {
   const key = await crypto.subtle.importKey("jwk", jwk, EC, false, ["sign"]).catch(() => {
     throw unusable(NO_PRIVATE_KEY);
   });
+  const fits = await isPair(key, jwk).catch(() => false);
+  if (!fits) throw unusable("its public half is not that of its private half");
   return { sign: (claims) => sign(claims, { alg: "ES256", kid, typ: "JWT" }, ECDSA, key) };
+}
+
+/** The project knows the public half: what it does not verify, nobody accepts. */
+async function isPair(privateKey: CryptoKey, { kty, crv, x, y }: JsonWebKey): Promise<boolean> {
+  const publicKey = await crypto.subtle.importKey("jwk", { kty, crv, x, y }, EC, false, ["verify"]);
+  const text = new TextEncoder().encode("signed by one half, verified by the other");
+  const signature = await crypto.subtle.sign(ECDSA, privateKey, text);
+  return await crypto.subtle.verify(ECDSA, publicKey, signature, text);
 }
 
 /** The parts that matter: what else a JWK may say (`key_ops`, `use`, `ext`) differs by its maker. */
@@ -41,9 +62,10 @@ function parseJwk(secret: string): { kid: string; jwk: JsonWebKey } {
   } catch {
     throw unusable("it is not valid JSON");
   }
-  const { kid, kty, crv, x, y, d } = parts;
+  const { kid, kty, crv, x, y, d, alg } = parts;
   if (typeof kid !== "string" || kid === "") throw unusable("it has no kid");
   if (d === undefined || crv !== EC.namedCurve) throw unusable(NO_PRIVATE_KEY);
+  if (alg !== undefined && alg !== "ES256") throw unusable("its alg is not ES256");
   return { kid, jwk: { kty, crv, x, y, d } };
 }
 

@@ -60,13 +60,26 @@ Deno.test("the legacy JWT secret signs with HS256", async () => {
 Deno.test("a secret that cannot sign stops the function, and its text is in no message", async () => {
   const { privateJwk } = await newKey();
   const { d, ...publicJwk } = privateJwk;
-  assert.ok(d);
+  const { x, y } = (await newKey()).privateJwk;
+  assert.ok(d && x && y);
   const cases = [
     ["short-secret", /at least 32 bytes/],
+    [`${SECRET}\n`, /white space/],
+    [`"${SECRET}"`, /quotation mark/],
+    [`'${JSON.stringify({ ...privateJwk, kid: "key-1" })}'`, /quotation mark/],
+    [JSON.stringify([{ ...privateJwk, kid: "key-1" }]), /a list/],
+    [`-----BEGIN EC PRIVATE KEY-----\n${d}\n-----END EC PRIVATE KEY-----\n`, /PEM/],
+    [`eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.${d}`, /API key or a token/],
+    [`sb_secret_${d}`, /API key or a token/],
+    [`sgk_${"0".repeat(32)}_${"1".repeat(64)}`, /API key or a token/],
     ['{"kty": "EC", "d": "short-secret"', /not valid JSON/],
     [JSON.stringify(privateJwk), /no kid/],
     [JSON.stringify({ ...publicJwk, kid: "key-1" }), /no private key/],
     [JSON.stringify({ ...privateJwk, kid: "key-1", crv: "P-384" }), /no private key/],
+    [JSON.stringify({ ...privateJwk, kid: "key-1", alg: "ES384" }), /not ES256/],
+    [JSON.stringify({ ...privateJwk, kid: "key-1", x, y }), /public half/],
+    [JSON.stringify({ ...privateJwk, kid: "key-1", x: "AA" }), /public half/],
+    [JSON.stringify({ keys: [{ ...privateJwk, kid: "key-1" }] }), /no kid/],
     [JSON.stringify({ kty: "oct", k: "c2hvcnQtc2VjcmV0", kid: "key-1" }), /no private key/],
   ] as const;
   for (const [secret, why] of cases) {

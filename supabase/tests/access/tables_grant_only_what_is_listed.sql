@@ -19,6 +19,8 @@ from unnest(array[
   'private.partition_sets', 'private.partitions',
   'public.signal_events', 'private.signal_events', 'private.advances', 'private.transitions',
   'private.expiries', 'private.expiry_progress',
+  'private.live_settings', 'private.live_state',
+  'private.pending_broadcasts', 'private.canary_runs',
   'private.rollups', 'private.rollup_heads',
   'public.signals', 'private.accounts', 'private.api_keys', 'private.batches', 'private.item_codes',
   'private.signals', 'private.tiers', 'private.traders'

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(9);
+select plan(12);
 select tests.pause_jobs() \g /dev/null
 
 create function tests.usage(account_id uuid)
@@ -25,8 +25,8 @@ select is(
     "tier": "free", "day": {"used": 0, "limit": 100}, "minute": {"used": 0, "limit": null},
     "traders": {"used": 0, "limit": 10},
     "hot": {"signals": 0, "more": false, "bytes": 0}, "hot_limit": 1000,
-    "warm": {"signals": 0, "bytes": 0}, "warm_limit": 10000,
-    "cold": {"signals": 0, "bytes": 0}, "oldest_signal_at": null,
+    "warm": {"signals": 0, "more": false, "bytes": 0}, "warm_limit": 10000,
+    "cold": {"signals": 0, "more": false, "bytes": 0}, "oldest_signal_at": null,
     "kept_days": {"1h": 30, "1d": 365, "signals": null}
   }',
   'an account that never used the service has the allowances of the free tier');
@@ -62,6 +62,27 @@ select tests.usage(:'alice') as usage \gset
 select is(
   array[:'usage'::jsonb #>> '{hot,signals}', :'usage'::jsonb #>> '{warm,signals}',
     :'usage'::jsonb #>> '{cold,signals}'], '{5,0,30}', 'and then cold');
+
+-- However many segments there are, so many are summed up.
+create function tests.allow_segments(segments integer)
+returns void
+language plpgsql
+as $$
+begin
+  execute regexp_replace(
+    regexp_replace(pg_get_functiondef('private.packed_usage'::regproc), '> \d+', '> ' || segments),
+    'limit \d+', 'limit ' || segments + 1);
+end
+$$;
+select tests.set_clock(:'stored'::timestamptz + interval '11 days') \g /dev/null
+select tests.pack() \g /dev/null
+select tests.allow_segments(2) \g /dev/null
+select is(
+  (tests.usage(:'alice') -> 'cold') - 'bytes', '{"signals": 35, "more": false}',
+  'two segments are all, when two may be looked at');
+select tests.allow_segments(0) \g /dev/null
+select cmp_ok((tests.usage(:'alice') #>> '{cold,signals}')::integer, '<', 35, 'else only the first');
+select is(tests.usage(:'alice') #>> '{cold,more}', 'true', 'which says that there are others');
 select is(
   (tests.usage(:'bob') #> '{hot,signals}', tests.usage(:'bob') #> '{cold,signals}')::text, '(0,0)',
   'another account is not told of them');

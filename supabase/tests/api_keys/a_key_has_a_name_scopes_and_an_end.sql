@@ -1,7 +1,7 @@
 begin;
 \ir ../helpers.psql
 \ir api_keys.psql
-select plan(18);
+select plan(21);
 
 select tests.member() as alice \gset
 
@@ -27,6 +27,13 @@ from unnest(array[
 select is(
   tests.creating('worker', '{signals:read}', private.clock()::text), 'PT400 invalid_request',
   'a key that has expired already');
+select is(
+  tests.creating('worker', '{signals:read}', forever), 'PT400 invalid_request',
+  forever || ' is no end')
+from unnest(array['infinity', '-infinity']) as forever;
+select throws_ok(
+  'update private.api_keys set expires_at = ''infinity''', '23514', null,
+  'nor does the table take it');
 select is(
   tests.creating('worker', '{signals:read}', (private.clock() + interval '1 second')::text),
   'no error', 'a key with a second to live');

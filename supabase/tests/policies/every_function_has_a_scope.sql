@@ -7,12 +7,15 @@ select plan(6);
 create temporary table decided (function text, scope text) on commit drop;
 insert into decided
 values
+('account_head', 'signals:read'),
 ('account_usage', 'signals:read'),
 ('advance_signals', 'signals:write'),
-('archive_trader', 'signals:write'),
+('archive_trader', 'traders:manage'),
 ('audit_head', 'signals:read'),
 ('create_api_key', 'keys:manage'),
 ('create_trader', 'signals:write'),
+('export_range', 'signals:read'),
+('export_signals', 'signals:read'),
 ('ingest_signals', 'signals:write'),
 ('list_api_keys', 'keys:manage'),
 ('list_traders', 'signals:read'),
@@ -60,7 +63,9 @@ select is_empty(
       select query, other.scope, refusal
       from calls
       inner join decided using (function)
-      cross join unnest(array['signals:read', 'signals:write', 'keys:manage']) as other (scope)
+      cross join unnest(array[
+        'signals:read', 'signals:write', 'keys:manage', 'traders:manage'
+      ]) as other (scope)
       cross join lateral tests.refusal(%L, query, other.scope) as refusal
       where (refusal <> 'PT403 insufficient_scope') <> (other.scope = decided.scope)
     $$,
@@ -79,13 +84,14 @@ select is_empty(
   'each refuses a token of an API key that is no more');
 
 select ok(
-  not 'keys:manage' = any(private.api_key_scopes()), 'no API key may manage API keys');
+  not private.api_key_scopes() && array['keys:manage', 'traders:manage'],
+  'no API key may manage API keys, nor end a trader for good');
 
 -- Views and live channels have policies in place of a first line: each must ask for a scope too.
 select set_eq(
   $$
     select format('%s %s', tablename, policyname) from pg_policies
-    where schemaname in ('private', 'realtime')
+    where schemaname in ('private', 'audit', 'realtime')
       and qual !~ 'private\.(has_scope|caller_account_no)\(''signals:read''::text\)'
   $$,
   array['tiers members_read_tiers', 'retention members_read_retention'],

@@ -16,7 +16,7 @@ values
 ('select public.advance_signals(gen_random_uuid(), ''[]'')', 'signals:write'),
 ('select public.create_trader(''scoped'')', 'signals:write'),
 (format('select public.rename_trader(%L, ''renamed'')', :'trader'), 'signals:write'),
-(format('select public.archive_trader(%L)', :'trader'), 'signals:write'),
+(format('select public.archive_trader(%L)', :'trader'), 'traders:manage'),
 ('select public.ingest_signals(gen_random_uuid(), ''[]'')', 'signals:write');
 
 select is(

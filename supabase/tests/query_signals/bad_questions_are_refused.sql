@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(36);
+select plan(38);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice') as trader \gset
@@ -8,6 +8,14 @@ select tests.ingest(:'alice', tests.signals(:'trader', 5)) ->> 'accepted' as sto
 select tests.ask(:'alice', 'select public.query_signals(page_size => 2)') ->> 'next_cursor'
   as newest, tests.ask(:'alice', 'select public.query_signals(page_size => 2, sort => ''seq'')')
   ->> 'next_cursor' as by_seq \gset
+
+-- Who may not ask is told so, whatever was asked.
+select is(
+  tests.refusal(account_id, 'select public.query_signals(page_size => 0)', scope), verdict, why)
+from (values
+  (null, null, 'PT401 unauthorized', 'nobody learns which page sizes there are'),
+  (:'alice'::uuid, 'signals:write', 'PT403 insufficient_scope', 'nor does who may not read')
+) as attempt (account_id, scope, verdict, why);
 
 select is(
   tests.refusal(:'alice', format('select public.query_signals(%s)', question)), verdict, question)

@@ -65,6 +65,7 @@ select ok(
 select ok(not tests.hears(null, :'a_topic', null, 'anon'), 'anon hears nothing');
 
 -- A key's token hears what its scope says, and nothing once the key is dead.
+select tests.sign_up(:'alice') \g /dev/null
 select tests.ask(:'alice', 'select public.create_api_key(''ear'', ''{signals:read}'')') ->> 'key_id'
   as key_id \gset
 select ok(tests.hears(:'alice', topic, 'signals:read', api_key_id => :'key_id'), 'a key hears')

@@ -1,7 +1,7 @@
 begin;
 \ir ../helpers.psql
 \ir recount.psql
-select plan(30);
+select plan(32);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice') as trader, tests.trader(:'bob') as foreign_trader \gset
@@ -25,6 +25,14 @@ as $$
   select translate(encode(convert_to(
     concat_ws(' ', resolution, bucket, trader_id, symbol, timeframe), 'UTF8'), 'base64'), e'\n', '')
 $$;
+
+-- Who may not ask is told so, whatever was asked.
+select is(
+  tests.refusal(account_id, format('select public.query_rollups(%s)', question)),
+  'PT401 unauthorized', 'nobody learns what is wrong with ' || question)
+from (values
+  (null, 'page_size => 0'), (null::uuid, 'resolution => ''5m''')
+) as attempt (account_id, question);
 
 select is(
   tests.refusal(:'alice', format('select public.query_rollups(%s)', question)), verdict, question)
