@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+import math
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, Unpack
@@ -12,8 +16,9 @@ from uuid import UUID
 
 import msgspec
 
-from signal_persistence.caller import pause_before
-from signal_persistence.channel import LiveChannel
+from signal_persistence.caller import Caller, pause_before
+from signal_persistence.channel import LiveChannel, Loss
+from signal_persistence.coverage import Observation, SeqQuery
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import (
     ClosedError,
@@ -24,17 +29,24 @@ from signal_persistence.errors import (
 )
 from signal_persistence.query import AsyncSignalQuery, Route
 from signal_persistence.reading import Broadcast, Page, SignalFilter
+from signal_persistence.refusals import pause_before_joining
 from signal_persistence.signal import StoredSignal
 from signal_persistence.subscription import (
-    Observation,
-    SeqQuery,
+    CHECK_SECONDS,
+    StateReason,
     Subscription,
     SubscriptionState,
 )
 from signal_persistence.token import account_of
+from signal_persistence.user_callback import UserCallback
 
-_POLL_SECONDS: Final = 2.0
-"""Seconds between queries while nothing is pushed."""
+_HEAD: Final = "/rest/v1/rpc/account_head"
+_TRADERS: Final = "/rest/v1/rpc/list_traders"
+_CHECK_JITTER_SECONDS: Final = 0.2
+"""Checks come up to so much later, so that not all subscribers ask at once."""
+_HAND_OUT_AT_ONCE: Final = 100
+_STATES_KEPT: Final = 100
+"""Changes of state that wait for a blocked `on_state`; the oldest of more are not told."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +57,13 @@ class SubscriberOptions(TypedDict, total=False):
     `after_seq` continues after a saved `cursor`; 0 begins with the first signal ever stored;
     without it, following begins with what is stored from now on. `buffer_signals` bounds what is
     held for a slow reader: beyond it signals are fetched again later, never lost.
-    `check_interval` is in seconds: how often the database is asked whether a broadcast was lost.
+    `check_interval` is in seconds: how often the database is asked whether a broadcast was lost,
+    while nothing comes that shows it. `own_channel` listens to the channel of the one trader that
+    `traders` names: None, when that trader has one.
+
+    `on_signal` is called with each signal instead of iterating, `on_state` with each new state
+    and its reason (None when live). Both run one call at a time, a coroutine function on the event
+    loop, any other on a thread of its own; they may block, and what they raise is logged.
     """
 
     traders: Iterable[UUID | str] | None
@@ -56,9 +74,25 @@ class SubscriberOptions(TypedDict, total=False):
     after_seq: int | None
     buffer_signals: int
     check_interval: float
+    own_channel: bool | None
     transport: Route
     timeout: float
-    on_state: Callable[[SubscriptionState], None] | None
+    on_signal: Callable[[StoredSignal], object] | None
+    on_state: Callable[[SubscriptionState, StateReason | None], object] | None
+
+
+class _Head(msgspec.Struct, frozen=True):
+    last_seq: int
+    broadcast_interval_ms: float = 0.0
+
+
+class _Trader(msgspec.Struct, frozen=True):
+    trader_id: UUID
+    own_channel: bool
+
+
+_head_decoder: Final = msgspec.json.Decoder(_Head)
+_traders_decoder: Final = msgspec.json.Decoder(list[_Trader])
 
 
 class AsyncSubscriber:
@@ -85,27 +119,38 @@ class AsyncSubscriber:
             actions=options.get("actions"),
             min_confidence=options.get("min_confidence"),
         )
-        self._check_interval = _positive("check_interval", options.get("check_interval", 10.0))
         self._timeout = _positive("timeout", options.get("timeout", 10.0))
-        buffer_signals = int(_positive("buffer_signals", options.get("buffer_signals", 10_000)))
-        self._subscription = Subscription(
-            self._filter.matches,
-            after_seq=_seq(options.get("after_seq")),
-            buffer_signals=buffer_signals,
-        )
+        _ask_for_one_trader(options.get("own_channel"), self._filter)
+        self._subscription = self._new_subscription(own_channel=False)
+        self._caller = Caller(url, key, credentials, timeout=self._timeout)
         self._query = AsyncSignalQuery(
             url,
             key,
             credentials,
             transport=options.get("transport", "edge"),
-            timeout=self._timeout,
+            caller=self._caller,
         )
+        self._on_signal = _callback("signal-on-signal", options.get("on_signal"))
+        self._on_state = _callback("signal-on-state", options.get("on_state"))
         self._tasks: list[asyncio.Task[None]] = []
+        self._tellers: list[asyncio.Task[None]] = []
+        self._channel: LiveChannel | None = None
+        self._loss = Loss(StateReason.NOT_JOINED, "")
+        self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
+        self._in_hand: int | None = None
+        self._ending = False
         self._last_state = self._subscription.state
+        self._last_reason = self._subscription.reason
+        self._was_live = False
+        self._untold: deque[tuple[SubscriptionState, StateReason | None]] = deque(
+            maxlen=_STATES_KEPT
+        )
         self._work = asyncio.Event()
         self._arrived = asyncio.Event()
         self._state_changed = asyncio.Event()
+        self._state_untold = asyncio.Event()
+        self._check_wanted = asyncio.Event()
 
     @property
     def state(self) -> SubscriptionState:
@@ -113,42 +158,76 @@ class AsyncSubscriber:
         return self._subscription.state
 
     @property
+    def state_reason(self) -> StateReason | None:
+        """Why it is in this state; None when it is LIVE."""
+        return self._subscription.reason
+
+    @property
     def cursor(self) -> int | None:
-        """Everything up to this seq has been handed out: save it, and continue with `after_seq`."""
-        return self._subscription.cursor
+        """Everything up to this seq has been handed out: save it, and continue with `after_seq`.
+
+        With `on_signal` a signal is handed out when its call has returned.
+        """
+        # In this order: what is in hand is noted before the subscription's cursor passes it.
+        cursor, in_hand = self._subscription.cursor, self._in_hand
+        return cursor if cursor is None or in_hand is None else min(cursor, in_hand)
+
+    @property
+    def callback_errors(self) -> int:
+        """How often `on_signal` or `on_state` raised."""
+        return sum(callback.errors for callback in (self._on_signal, self._on_state) if callback)
 
     async def start(self) -> None:
         """Settle where following begins, then follow in the background; the context does it."""
         if self._tasks or self.state is SubscriptionState.CLOSED:
             raise ClosedError("Cannot start a subscriber twice: make a new one.")
-        account_id = account_of(await self._credentials.access_token())
+        topic = f"account:{account_of(await self._credentials.access_token())}:signals"
+        trader = await self._trader_with_own_channel()
+        if trader is not None:
+            topic = f"trader:{trader}:signals"
+            self._subscription = self._new_subscription(own_channel=True)
         query = self._subscription.next_query()
         if query is not None:
             self._take_in(query, await self._fetch(query))
-        channel = LiveChannel(
-            self._url,
-            self._key,
-            f"account:{account_id}:signals",
-            self._credentials,
-            self,
-            timeout=self._timeout,
+        self._channel = channel = LiveChannel(
+            self._url, self._key, topic, self._credentials, self, timeout=self._timeout
         )
         self._tasks = [
-            asyncio.create_task(
-                self._owned(partial(self._stay_joined, channel)), name="signal-channel"
-            ),
-            asyncio.create_task(self._owned(self._fill_gaps), name="signal-gaps"),
+            asyncio.create_task(self._owned(work), name=f"signal-subscriber-{name}")
+            for name, work in (
+                ("channel", partial(self._stay_joined, channel)),
+                ("gaps", self._fill_gaps),
+                ("checks", self._check),
+            )
+        ]
+        self._tellers = [
+            asyncio.create_task(work, name="signal-subscriber-callbacks")
+            for work in (self._tell_signals(), self._tell_states())
         ]
 
     async def close(self, timeout: float = 5.0) -> None:
         """End following within `timeout` seconds; signals not yet taken stay behind the cursor."""
-        self._subscription.close()
+        self.end_callbacks()
+        self._tell(self._subscription.close)
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout)
+        mine = asyncio.current_task()
+        running = [task for task in (*self._tasks, *self._tellers) if task is not mine]
+        if running:
+            _, late = await asyncio.wait(running, timeout=timeout)
+            for task in late:
+                task.cancel()
+        for callback in (self._on_signal, self._on_state):
+            if callback is not None:
+                callback.end()
         await self._query.close()
-        self._tell()
+
+    async def wait(self) -> None:
+        """Return when it is closed; raise the error that ended it. For use with `on_signal`."""
+        while self.state is not SubscriptionState.CLOSED:
+            await self._next_state()
+        if self._error is not None:
+            raise self._error
 
     async def get(self, timeout: float | None = None) -> StoredSignal | None:
         """Return the next signal, or None when none came within `timeout` seconds.
@@ -162,18 +241,9 @@ class AsyncSubscriber:
 
     async def take(self, at_most: int, timeout: float | None = None) -> list[Observation]:
         """Return 1 to `at_most` signals; none when none came in time or it is closed."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._until_there_is_one()
-        except TimeoutError:
-            return []
-        if self._error is None and self.state is SubscriptionState.CLOSED:
-            return []
-        taken: list[Observation] = []
-        while len(taken) < at_most and (observation := self._subscription.take()) is not None:
-            taken.append(observation)
-        self._work.set()
-        return taken
+        observations = await self.take_in_hand(at_most, timeout)
+        self.hand_out(None)
+        return observations
 
     async def observations(self) -> AsyncIterator[Observation]:
         """Iterate as the subscriber itself does, with the time of each signal's broadcast."""
@@ -187,12 +257,11 @@ class AsyncSubscriber:
                 while self.state is not SubscriptionState.LIVE:
                     if self.state is SubscriptionState.CLOSED:
                         raise self._error or ClosedError
-                    self._state_changed.clear()
-                    await self._state_changed.wait()
+                    await self._next_state()
         except TimeoutError:
             raise SubscriptionError(
-                f"Cannot follow live within {timeout:g} s: it is {self.state}; signals still "
-                "arrive by queries, only later."
+                f"Cannot follow live within {timeout:g} s: it is {self.state} "
+                f"({self.state_reason}); signals still arrive by queries, only later."
             ) from None
 
     async def __aenter__(self) -> Self:
@@ -220,34 +289,88 @@ class AsyncSubscriber:
             raise StopAsyncIteration
         return observations[0].signal
 
+    async def take_in_hand(
+        self, at_most: int, timeout: float | None, *, for_callback: bool = False
+    ) -> list[Observation]:
+        """For the blocking face: take signals that the cursor passes only with `hand_out`."""
+        if self._on_signal is not None and not for_callback:
+            raise ConfigurationError("Cannot take signals: on_signal gets them all.")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until_there_is_one()
+        except TimeoutError:
+            return []
+        if self._error is None and self.state is SubscriptionState.CLOSED:
+            return []
+        self._in_hand = self._subscription.cursor
+        taken: list[Observation] = []
+        while len(taken) < at_most and (observation := self._subscription.take()) is not None:
+            taken.append(observation)
+        self._work.set()
+        return taken
+
+    def hand_out(self, seq: int | None) -> None:
+        """For the blocking face: of what is in hand, this and all before it; None for all."""
+        self._in_hand = seq
+
+    def is_callback(self) -> bool:
+        """For the blocking face: say whether the caller is `on_signal` or `on_state`."""
+        callbacks = (self._on_signal, self._on_state)
+        return any(callback.is_current() for callback in callbacks if callback is not None)
+
+    def end_callbacks(self) -> None:
+        """For the blocking face: call `on_signal` no more, at once, from whatever thread."""
+        self._ending = True
+
     def on_joined(self) -> None:
         """For the channel: it is joined."""
-        self._subscription.joined()
-        self._tell()
+        self._tell(self._subscription.joined)
 
     def on_replication_ready(self) -> None:
         """For the channel: broadcasts follow the database from now on."""
-        self._subscription.replication_ready()
-        self._tell()
+        self._tell(self._subscription.replication_ready)
 
     def on_broadcast(self, payload: Mapping[str, Any]) -> None:
         """For the channel: signals were stored."""
         try:
-            self._subscription.broadcast(msgspec.convert(payload, Broadcast))
+            self._tell(self._subscription.broadcast, msgspec.convert(payload, Broadcast))
         except msgspec.ValidationError as error:
             _log.warning("Cannot read a broadcast, so the database is asked: %s", error)
-            self._subscription.check_due()
-        self._tell()
+            self._tell(self._subscription.check_due)
 
-    async def _until_there_is_one(self) -> None:
-        """Wait for a signal or the end; raise the error that ended it after the last signal."""
-        while not self._subscription.buffered:
-            if self._error is not None:
-                raise self._error
-            if self.state is SubscriptionState.CLOSED:
-                return
-            self._arrived.clear()
-            await self._arrived.wait()
+    def on_lost(self, loss: Loss) -> None:
+        """For the channel: it is lost, or cannot be joined."""
+        if self.state is not SubscriptionState.CLOSED:
+            _log.warning("The live channel is lost (%s); joining again", loss.said)
+        self._loss = loss
+        self._tell(self._subscription.left, loss.reason)
+
+    def _new_subscription(self, *, own_channel: bool) -> Subscription:
+        options = self._options
+        return Subscription(
+            self._filter.matches,
+            after_seq=_seq(options.get("after_seq")),
+            buffer_signals=int(_positive("buffer_signals", options.get("buffer_signals", 10_000))),
+            check_interval=_positive("check_interval", options.get("check_interval", 2.0)),
+            own_channel=own_channel,
+        )
+
+    async def _trader_with_own_channel(self) -> UUID | None:
+        """Return the trader to whose channel it listens; None for the channel of the account."""
+        asked = self._options.get("own_channel")
+        traders = self._filter.traders
+        if asked is False or traders is None or len(traders) != 1:
+            return None
+        [trader_id] = traders
+        known = await self._caller.call(_TRADERS, {}, _traders_decoder.decode)
+        if any(trader.own_channel for trader in known if trader.trader_id == trader_id):
+            return trader_id
+        if asked:
+            raise SubscriptionError(
+                f"Cannot follow the own channel of trader {trader_id}: it has none; create it with "
+                "own_channel=True, or leave own_channel out."
+            )
+        return None
 
     async def _owned(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run a background task; what it raises is raised to the reader."""
@@ -255,40 +378,29 @@ class AsyncSubscriber:
             await work()
         except Exception as error:
             self._error = error
-            self._subscription.close()
-            self._tell()
+            self._tell(self._subscription.close, StateReason.FAILED)
 
     async def _stay_joined(self, channel: LiveChannel) -> None:
         attempt = 0
         while True:
+            self._was_live = False
             try:
-                reason = await channel.hold()
+                await channel.hold()
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-            attempt = 0 if self.state is SubscriptionState.LIVE else attempt
-            self._subscription.left()
-            self._tell()
-            attempt += 1
-            _log.warning("The live channel is lost (%s); joining again", reason)
-            await asyncio.sleep(pause_before(attempt))
+                self.on_lost(Loss.of(error))
+            # A channel that looks joined but brings nothing was given its time before it was left.
+            given_time = self._loss.reason is StateReason.BROADCASTS_MISSING
+            attempt = 1 if self._was_live or given_time else attempt + 1
+            await asyncio.sleep(pause_before_joining(attempt, self._loss.said))
 
     async def _fill_gaps(self) -> None:
-        loop = asyncio.get_running_loop()
-        check_at = loop.time() + self._check_interval
         while True:
-            query = self._subscription.next_query()
-            if query is not None:
-                self._take_in(query, await self._fetch_until_answered(query))
-                continue
-            if self.state is not SubscriptionState.LIVE:
-                check_at = min(check_at, loop.time() + min(_POLL_SECONDS, self._check_interval))
             self._work.clear()
-            try:
-                async with asyncio.timeout_at(check_at):
-                    await self._work.wait()
-            except TimeoutError:
-                self._subscription.check_due()
-                check_at = loop.time() + self._check_interval
+            query = self._subscription.next_query()
+            if query is None:
+                await self._work.wait()
+            else:
+                self._take_in(query, await self._fetch_until_answered(query))
 
     async def _fetch_until_answered(self, query: SeqQuery) -> Page:
         attempt = 0
@@ -298,8 +410,7 @@ class AsyncSubscriber:
             except (TransportError, UnavailableError) as error:
                 attempt += 1
                 _log.warning("Cannot fetch missed signals yet: %s", error)
-                wanted = getattr(error, "retry_after", None) or 0.0
-                await asyncio.sleep(max(pause_before(attempt), wanted))
+                await asyncio.sleep(_pause_after(error, attempt))
 
     async def _fetch(self, query: SeqQuery) -> Page:
         return await self._query.page(
@@ -314,24 +425,130 @@ class AsyncSubscriber:
         )
 
     def _take_in(self, query: SeqQuery, page: Page) -> None:
-        self._subscription.page(query, page)
-        self._tell()
+        self._tell(self._subscription.page, query, page)
 
-    def _tell(self) -> None:
+    async def _check(self) -> None:
+        """Ask where the account is, whenever nothing else has shown it for a while."""
+        attempt = 0
+        while True:
+            await self._check_wanted.wait()
+            await asyncio.sleep(random.random() * _CHECK_JITTER_SECONDS)
+            self._check_wanted.clear()
+            if not self._subscription.check_wanted:
+                continue
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    head = await self._caller.call(_HEAD, {}, _head_decoder.decode)
+            except (TransportError, UnavailableError, TimeoutError) as error:
+                attempt += 1
+                _log.warning("Cannot check where the account is yet: %r", error)
+                await asyncio.sleep(_pause_after(error, attempt))
+                self._check_wanted.set()
+            else:
+                attempt = 0
+                interval = head.broadcast_interval_ms / 1000
+                self._tell(self._subscription.head, head.last_seq, interval)
+
+    async def _tell_signals(self) -> None:
+        """Call `on_signal` with each signal, a few in hand at a time."""
+        callback = self._on_signal
+        if callback is None:
+            return
+        try:
+            while observations := await self.take_in_hand(
+                _HAND_OUT_AT_ONCE, None, for_callback=True
+            ):
+                await callback.call_with_each(self._out_of_hand(observations))
+                if self._ending:
+                    return
+                self.hand_out(None)
+        except Exception as error:
+            _log.error("No more signals for on_signal: %s", error)
+
+    def _out_of_hand(self, observations: list[Observation]) -> Iterator[tuple[StoredSignal]]:
+        for observation in observations:
+            if self._ending:
+                return
+            yield (observation.signal,)
+            self.hand_out(observation.signal.seq)
+
+    async def _tell_states(self) -> None:
+        """Call `on_state` with each change until the last one."""
+        callback = self._on_state
+        last = None
+        while callback is not None and last is not SubscriptionState.CLOSED:
+            await self._state_untold.wait()
+            self._state_untold.clear()
+            while self._untold:
+                last, reason = self._untold.popleft()
+                await callback.call_with_each([(last, reason)])
+
+    async def _until_there_is_one(self) -> None:
+        """Wait for a signal or the end; raise the error that ended it after the last signal."""
+        while not self._subscription.buffered:
+            if self._error is not None:
+                raise self._error
+            if self.state is SubscriptionState.CLOSED:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def _next_state(self) -> None:
+        self._state_changed.clear()
+        await self._state_changed.wait()
+
+    def _tell(self, what: Callable[..., None], *values: object) -> None:
+        """Tell the subscription what happens, now, and do what follows."""
+        self._subscription.tick(time.monotonic())
+        what(*values)
+        self._follow_up()
+
+    def _follow_up(self) -> None:
         """Wake whoever may have something to do after the subscription changed."""
         self._work.set()
         self._arrived.set()
-        state = self.state
-        if state is self._last_state:
+        if self._subscription.check_wanted:
+            self._check_wanted.set()
+        if self._subscription.rejoin_wanted and self._channel is not None:
+            said = "signals are stored that it did not tell of"
+            self._channel.leave(Loss(StateReason.BROADCASTS_MISSING, said))
+        self._note_state()
+        self._set_timer()
+
+    def _note_state(self) -> None:
+        state, reason = self._subscription.state, self._subscription.reason
+        if (state, reason) == (self._last_state, self._last_reason):
             return
-        self._last_state = state
+        self._last_state, self._last_reason = state, reason
+        self._was_live = self._was_live or state is SubscriptionState.LIVE
+        self._untold.append((state, reason))
+        self._state_untold.set()
         self._state_changed.set()
-        on_state = self._options.get("on_state")
-        if on_state is not None:
-            try:
-                on_state(state)
-            except Exception:
-                _log.exception("on_state raised")
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        wake_at = self._subscription.wake_at
+        if self.state is SubscriptionState.CLOSED or wake_at == math.inf:
+            return
+        pause = max(0.0, wake_at - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(pause, self._wake)
+
+    def _wake(self) -> None:
+        self._tell(lambda: None)
+
+
+def _pause_after(error: Exception, attempt: int) -> float:
+    return max(pause_before(attempt), getattr(error, "retry_after", None) or 0.0)
+
+
+def _callback(name: str, function: Callable[..., object] | None) -> UserCallback | None:
+    return None if function is None else UserCallback(name, function)
+
+
+def _ask_for_one_trader(own_channel: bool | None, wanted: SignalFilter) -> None:
+    if own_channel and (wanted.traders is None or len(wanted.traders) != 1):
+        raise ConfigurationError("Cannot use own_channel=True: name the one trader in traders.")
 
 
 def _positive(name: str, value: float) -> float:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self, Unpack
 
 from signal_persistence.async_subscriber import AsyncSubscriber, SubscriberOptions
+from signal_persistence.coverage import Observation
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import ClosedError
 from signal_persistence.loop_thread import LoopThread
 from signal_persistence.signal import StoredSignal
-from signal_persistence.subscription import Observation, SubscriptionState
+from signal_persistence.subscription import StateReason, SubscriptionState
 
 _TAKE_AT_ONCE: Final = 500
 
@@ -20,7 +22,8 @@ _TAKE_AT_ONCE: Final = 500
 class Subscriber:
     """Follow the signals of one account without an event loop; see AsyncSubscriber.
 
-    Iterating blocks until the next signal. One thread reads; another may close it.
+    Iterating blocks until the next signal. One thread reads; another may close it, and a callback
+    may.
     """
 
     def __init__(
@@ -38,9 +41,22 @@ class Subscriber:
         return self._subscriber.state
 
     @property
+    def state_reason(self) -> StateReason | None:
+        """Why it is in this state; None when it is LIVE."""
+        return self._subscriber.state_reason
+
+    @property
     def cursor(self) -> int | None:
-        """Everything up to this seq has been handed out: save it, and continue with `after_seq`."""
-        return self._taken[0].signal.seq - 1 if self._taken else self._subscriber.cursor
+        """Everything up to this seq has been handed out: save it, and continue with `after_seq`.
+
+        With `on_signal` a signal is handed out when its call has returned.
+        """
+        return self._subscriber.cursor
+
+    @property
+    def callback_errors(self) -> int:
+        """How often `on_signal` or `on_state` raised."""
+        return self._subscriber.callback_errors
 
     def start(self) -> None:
         """Settle where following begins, then follow in the background; the context does it."""
@@ -51,8 +67,21 @@ class Subscriber:
         if self._closed:
             return
         self._closed = True
+        self._subscriber.end_callbacks()
+        if self._subscriber.is_callback():
+            # It cannot wait for itself.
+            self._loop.finish(lambda: self._close_softly(timeout))
+            return
         self._loop.run(self._subscriber.close(timeout))
         self._loop.close()
+
+    def wait(self) -> None:
+        """Return when it is closed; raise the error that ended it. For use with `on_signal`."""
+        try:
+            self._loop.run(self._subscriber.wait())
+        except ClosedError:
+            if not self._closed:
+                raise
 
     def get(self, timeout: float | None = None) -> StoredSignal | None:
         """Return the next signal, or None when none came within `timeout` seconds.
@@ -98,12 +127,22 @@ class Subscriber:
             raise StopIteration
         return observation.signal
 
+    async def _close_softly(self, timeout: float) -> None:
+        await self._subscriber.close(timeout)
+        # The loop ends with this: transports that were closed need one more turn of it.
+        await asyncio.sleep(0)
+
     def _next(self, timeout: float | None) -> Observation | None:
         """Take many at once from the other thread: handing over one by one would be slow."""
         if not self._taken and not self._closed:
             try:
-                self._taken.extend(self._loop.run(self._subscriber.take(_TAKE_AT_ONCE, timeout)))
+                work = self._subscriber.take_in_hand(_TAKE_AT_ONCE, timeout)
+                self._taken.extend(self._loop.run(work))
             except ClosedError:
                 if not self._closed:
                     raise
-        return self._taken.popleft() if self._taken and not self._closed else None
+        if not self._taken or self._closed:
+            return None
+        observation = self._taken.popleft()
+        self._subscriber.hand_out(observation.signal.seq if self._taken else None)
+        return observation

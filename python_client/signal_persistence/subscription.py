@@ -1,29 +1,34 @@
-"""The state of one subscription: which signals it has, lacks and may hand out. No I/O, no clock.
+"""The state of one subscription, and what to do next to keep it live. No I/O, no clock.
 
-The account's seq has no gaps, so `covered`, the highest seq below which nothing of the filter is
-missing, tells everything. A broadcast that continues `covered` extends it; anything else only
-shows how far the account has come (`known`), and a query by seq closes the distance. Whatever is
-dropped, repeated or reordered, each signal is handed out once and in seq order.
+Whoever owns it tells what happens (`joined`, `broadcast`, `page`, `head`, …) and, before each of
+these and at `wake_at`, what time it is (`tick`). It answers with a state and its reason, and with
+what it wants: a query by seq, a check of where the account is, another join.
+
+A broadcast that never comes makes no noise: a dead replication slot looks like a quiet account.
+So each time the database shows a seq that no broadcast has told of, one has to follow within a
+moment (`GRACE_SECONDS`, and the interval at which the account's broadcasts are put together).
+Otherwise broadcasts are missing, and stay so until the channel proves itself: by a broadcast that
+is there in time for what a check has shown, or by a check after another join that shows nothing
+that was not pushed.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+import math
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from signal_persistence.errors import SubscriptionError
+from signal_persistence.coverage import Coverage, Observation, SeqQuery
 from signal_persistence.reading import Broadcast, Page
 from signal_persistence.signal import StoredSignal
 
-BEYOND_EVERY_SEQ: Final = 2**53 - 1
-"""A query after it returns no signal, only where the account is. JavaScript can hold no more."""
-MOST_ANNOUNCED: Final = 1000
-"""Beyond so many broadcasts whose signals are still to come, the times of more are not kept."""
+GRACE_SECONDS: Final = 1.0
+"""How long after the database showed a signal its broadcast may come; how long LIVE may lag."""
+CHECK_SECONDS: Final = 2.0
+"""A check that has no answer after so long has failed."""
+REJOIN_SECONDS: Final = 5.0
+"""How long a channel has after its join to prove that broadcasts come again."""
 
 
 class SubscriptionState(StrEnum):
@@ -34,37 +39,44 @@ class SubscriptionState(StrEnum):
     CATCHING_UP = "catching_up"
     """It is joined and fetches what it has missed."""
     LIVE = "live"
-    """It has everything that is known to be stored, and new signals are pushed."""
+    """New signals are pushed, and it has all that are stored or is a moment behind."""
     STALE = "stale"
-    """The live connection is lost; it is being renewed, and queries go on at intervals."""
+    """New signals may be stored without its knowledge; it is being repaired, and queries go on."""
     CLOSED = "closed"
     """Nothing more will come."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeqQuery:
-    """A query that would bring the subscription forward."""
+class StateReason(StrEnum):
+    """Why a subscriber is not LIVE."""
 
-    after_seq: int
-    page_size: int
-    doubt: int
-    """What was in doubt when it was asked: a complete answer settles it up to here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """A signal as it reached the subscriber.
-
-    `broadcast_at` is the database's time of the broadcast that carried or announced the signal,
-    None when it was found without one.
-    """
-
-    signal: StoredSignal
-    broadcast_at: datetime | None
+    NOT_JOINED = "not_joined"
+    """CONNECTING: the first join is under way."""
+    AWAITING_REPLICATION = "awaiting_replication"
+    """CATCHING_UP: the server does not follow the database yet."""
+    BACKFILLING = "backfilling"
+    """CATCHING_UP: signals that no broadcast brought are being fetched."""
+    SLOW_CONSUMER = "slow_consumer"
+    """CATCHING_UP: the buffer is full; what does not fit is fetched when the reader has taken."""
+    CONNECTION_LOST = "connection_lost"
+    """The connection or the channel ended, or cannot be opened."""
+    SILENT = "silent"
+    """The connection looked open, but the server answered no heartbeat."""
+    RATE_LIMITED = "rate_limited"
+    """The project's limit of connections, joins or messages is reached."""
+    ACCESS_REFUSED = "access_refused"
+    """The server refuses the token, or this account the topic."""
+    BROADCASTS_MISSING = "broadcasts_missing"
+    """STALE: the channel looks joined, but signals are stored that it did not tell of."""
+    UNREACHABLE = "unreachable"
+    """STALE: neither a check nor a broadcast has shown for a while where the account is."""
+    CLOSED_BY_USER = "closed_by_user"
+    """CLOSED: close() was called."""
+    FAILED = "failed"
+    """CLOSED: an error that cannot pass; reading raises it."""
 
 
 class Subscription:
-    """Turn broadcasts and pages, in whatever order they come, into each signal once, by seq."""
+    """Follow one account: its signals each once and by seq, and how far that can be trusted."""
 
     def __init__(
         self,
@@ -73,155 +85,224 @@ class Subscription:
         after_seq: int | None = None,
         buffer_signals: int = 10_000,
         page_size: int = 1000,
+        check_interval: float = 2.0,
+        own_channel: bool = False,
     ) -> None:
-        self._matches = matches
-        self._buffer_signals = buffer_signals
-        self._page_size = page_size
-        self._ready: deque[Observation] = deque()
-        self._covered = after_seq
-        self._known = after_seq or 0
-        self._ahead: list[tuple[int, int, Broadcast]] = []
-        self._ahead_signals = 0
-        self._announced: list[tuple[int, int, datetime]] = []
-        self._arrivals = 0
-        self._doubt = 1
-        self._settled = 0
-        self._check_due = False
+        """`own_channel` says that broadcasts tell only of signals that the queries return."""
+        self._signals = Coverage(
+            matches, after_seq=after_seq, buffer_signals=buffer_signals, page_size=page_size
+        )
+        self._check_interval = check_interval
+        self._own_channel = own_channel
+        self._now = 0.0
+        self._proven_at = 0.0
+        self._check_at = check_interval
+        self._behind: tuple[int, float] | None = None
         self._joined = False
         self._ever_joined = False
         self._replicating = False
-        self._closed = False
+        self._lost = StateReason.NOT_JOINED
+        self._closed: StateReason | None = None
+        self._interval: float | None = None
+        self._pushed = 0
+        self._answerable_at: float | None = None
+        self._unpushed: tuple[int, float] | None = None
+        self._missing = False
+        self._rejoin_at = 0.0
+        self._state = SubscriptionState.CONNECTING
+        self._reason: StateReason | None = StateReason.NOT_JOINED
 
     @property
     def state(self) -> SubscriptionState:
-        if self._closed:
-            return SubscriptionState.CLOSED
-        if not self._joined:
-            return SubscriptionState.STALE if self._ever_joined else SubscriptionState.CONNECTING
-        if self._replicating and not self._is_behind():
-            return SubscriptionState.LIVE
-        return SubscriptionState.CATCHING_UP
+        return self._state
+
+    @property
+    def reason(self) -> StateReason | None:
+        """Why it is not LIVE; None when it is."""
+        return self._reason
 
     @property
     def cursor(self) -> int | None:
         """Everything of the filter up to this seq has been handed out; None before it is known."""
-        return self._ready[0].signal.seq - 1 if self._ready else self._covered
+        return self._signals.cursor
 
     @property
     def buffered(self) -> int:
         """How many signals wait to be taken."""
-        return len(self._ready)
+        return self._signals.buffered
+
+    @property
+    def check_wanted(self) -> bool:
+        """Whether to ask where the account is: nothing has shown it for a while."""
+        return self._closed is None and (self._interval is None or self._now >= self._check_at)
+
+    @property
+    def rejoin_wanted(self) -> bool:
+        """Whether to leave the channel, which brings nothing, and join again."""
+        return self._missing and self._joined and self._replicating and self._now >= self._rejoin_at
+
+    @property
+    def wake_at(self) -> float:
+        """The next time at which a tick changes something."""
+        moments = [self._check_at, self._unreachable_at]
+        if self._unpushed is not None:
+            moments.append(self._unpushed[1])
+        if self._behind is not None:
+            moments.append(self._behind[1] + GRACE_SECONDS)
+        if self._missing:
+            moments.append(self._rejoin_at)
+        return min((moment for moment in moments if moment > self._now), default=math.inf)
+
+    def tick(self, now: float) -> None:
+        """It is `now`, in seconds of a clock that never goes back."""
+        self._now = now
+        if self._unpushed is not None and now >= self._unpushed[1]:
+            self._unpushed = None
+            self._rejoin_at = self._rejoin_at if self._missing else now
+            self._missing = True
+        self._judge()
 
     def joined(self) -> None:
         """The channel is joined: what was stored while it was not has to be fetched."""
         self._joined = self._ever_joined = True
         self._replicating = False
-        self._doubt += 1
+        self._rejoin_at = self._now + REJOIN_SECONDS
+        self._not_answerable()
+        self._signals.doubt()
+        self._judge()
 
     def replication_ready(self) -> None:
         """The server now follows the database: what was stored until here has to be fetched."""
         self._replicating = True
-        self._doubt += 1
+        self._not_answerable()
+        self._signals.doubt()
+        self._judge()
 
-    def left(self) -> None:
-        """The channel is lost, and broadcasts with it."""
+    def left(self, reason: StateReason) -> None:
+        """The channel is lost, or cannot be joined, and broadcasts with it."""
         self._joined = self._replicating = False
+        self._lost = reason
+        self._not_answerable()
+        self._judge()
 
     def check_due(self) -> None:
-        """Ask for a look at the database although nothing is known to be missing."""
-        self._check_due = True
+        """Want a check now: a broadcast came that cannot be read, say."""
+        self._check_at = self._now
 
-    def close(self) -> None:
-        self._closed = True
+    def close(self, reason: StateReason = StateReason.CLOSED_BY_USER) -> None:
+        self._closed = self._closed or reason
+        self._judge()
 
     def broadcast(self, message: Broadcast) -> None:
-        """Take in a broadcast: its signals if they come next, else only that they exist."""
-        self._known = max(self._known, message.last_seq)
-        self._forget_announced((self._covered or 0) + 1)
-        if len(self._announced) < MOST_ANNOUNCED:
-            announced = (message.first_seq, message.last_seq, message.broadcast_at)
-            heapq.heappush(self._announced, announced)
-        if self._covered is None or message.first_seq > self._covered + 1:
-            self._keep_for_later(message)
-        else:
-            self._extend(message)
-            self._use_what_was_kept()
+        """Take in a broadcast that the channel brought."""
+        self._signals.broadcast(message)
+        if self._joined:
+            self._pushed = max(self._pushed, message.last_seq)
+        if self._unpushed is not None and self._unpushed[0] <= self._pushed:
+            self._unpushed = None
+            self._missing = False
+        if not self._missing and not self._signals.is_behind:
+            self._proven()
+        self._judge()
 
     def page(self, query: SeqQuery, page: Page) -> None:
         """Take in the answer to `query`, however long ago it was asked."""
-        self._known = max(self._known, page.last_seq)
-        if self._covered is None:
-            self._covered = page.last_seq
-        elif query.after_seq > self._covered:
-            return  # It asked where the present is, which an earlier answer has told.
-        elif page.next_cursor is None and page.last_seq < query.after_seq:
-            raise SubscriptionError(
-                f"Cannot follow after seq {query.after_seq}: the account has only come to "
-                f"{page.last_seq}; start without after_seq, or with 0 for everything."
-            )
-        complete = self._append(page.signals) and page.next_cursor is None
-        if complete:
-            self._covered = max(self._covered, page.last_seq)
-            self._settled = max(self._settled, query.doubt)
-        self._use_what_was_kept()
+        self._signals.page(query, page)
+        self._proven()
+        if self._replicating and self._answerable_at is None and self._signals.is_settled:
+            self._become_answerable(page.last_seq)
+        newest = page.last_seq
+        if self._own_channel:
+            newest = page.signals[-1].seq if page.signals else 0
+        if newest > self._pushed or page.next_cursor is None:
+            self._shown(newest)
+        self._judge()
+
+    def head(self, last_seq: int, broadcast_interval: float = 0.0) -> None:
+        """Take in the answer to a check: where the account is, and its broadcasts' interval."""
+        self._interval = broadcast_interval
+        self._signals.known(last_seq)
+        self._proven()
+        if not self._own_channel:
+            self._shown(last_seq)
+        elif not self._signals.is_behind:
+            self._shown(0)
+        self._judge()
 
     def next_query(self) -> SeqQuery | None:
         """The query to make now, or None when nothing is missing or the buffer has no room."""
-        room = self._buffer_signals - len(self._ready)
-        wanted = self._check_due or self._is_behind()
-        if self._closed or not wanted or room * 2 < self._buffer_signals:
-            return None
-        self._check_due = False
-        after_seq = BEYOND_EVERY_SEQ if self._covered is None else self._covered
-        return SeqQuery(after_seq, min(self._page_size, room), self._doubt)
+        return None if self._closed else self._signals.next_query()
 
     def take(self) -> Observation | None:
         """Hand out the next signal, or None when there is none yet."""
-        return self._ready.popleft() if self._ready else None
+        return self._signals.take()
 
-    def _is_behind(self) -> bool:
-        return self._covered is None or self._covered < self._known or self._settled < self._doubt
+    @property
+    def _unreachable_at(self) -> float:
+        return self._proven_at + self._check_interval + CHECK_SECONDS
 
-    def _append(self, signals: Iterable[StoredSignal]) -> bool:
-        """Append what is new, in order; tell whether there was room for all of it."""
-        for signal in signals:
-            if self._covered is not None and signal.seq <= self._covered:
-                continue
-            if self._matches(signal):
-                if len(self._ready) >= self._buffer_signals:
-                    return False
-                self._ready.append(Observation(signal, self._announced_at(signal.seq)))
-            self._covered = signal.seq
-        return True
+    @property
+    def _lateness(self) -> float:
+        """How long after the database showed a signal its broadcast may still come."""
+        return GRACE_SECONDS + (self._interval or 0.0)
 
-    def _announced_at(self, seq: int) -> datetime | None:
-        """When the signal was broadcast, as far as that is known."""
-        self._forget_announced(seq)
-        if self._announced and self._announced[0][0] <= seq:
-            return self._announced[0][2]
-        return None
+    def _proven(self) -> None:
+        """It has just been shown where the account is."""
+        self._proven_at = self._now
+        self._check_at = self._now + self._check_interval
 
-    def _forget_announced(self, seq: int) -> None:
-        """Forget the broadcasts that only tell of signals before `seq`."""
-        while self._announced and self._announced[0][1] < seq:
-            heapq.heappop(self._announced)
+    def _not_answerable(self) -> None:
+        """From here on the channel need not have told of what is stored."""
+        self._answerable_at = None
+        self._unpushed = None
 
-    def _extend(self, message: Broadcast) -> None:
-        """Use a broadcast as far as it continues without a gap."""
-        for signal in message.signals or ():
-            follows = self._covered is not None and signal.seq <= self._covered + 1
-            if not follows or not self._append((signal,)):
-                return
+    def _become_answerable(self, last_seq: int) -> None:
+        """The channel has to tell of what is stored after `last_seq`."""
+        self._pushed = max(self._pushed, last_seq)
+        self._answerable_at = self._now
+        if self._missing:
+            self._check_at = self._now + min(self._lateness, self._check_interval)
 
-    def _keep_for_later(self, message: Broadcast) -> None:
-        size = len(message.signals or ())
-        if size and self._ahead_signals + size <= self._buffer_signals:
-            self._arrivals += 1
-            heapq.heappush(self._ahead, (message.first_seq, self._arrivals, message))
-            self._ahead_signals += size
+    def _shown(self, seq: int) -> None:
+        """The database has shown that `seq` is stored: it was pushed, or will be in a moment."""
+        if self._answerable_at is None or self._interval is None:
+            return
+        if seq > self._pushed:
+            self._unpushed = self._unpushed or (seq, self._now + self._lateness)
+        elif self._now >= self._answerable_at + self._lateness:
+            self._missing = False
 
-    def _use_what_was_kept(self) -> None:
-        while self._ahead and self._covered is not None and self._ahead[0][0] <= self._covered + 1:
-            _, _, message = heapq.heappop(self._ahead)
-            self._ahead_signals -= len(message.signals or ())
-            self._extend(message)
+    def _judge(self) -> None:
+        """Settle the state that follows from everything told so far."""
+        if not self._signals.is_behind:
+            self._behind = None
+        elif self._behind is None or self._signals.has(self._behind[0]):
+            # Under a steady flow something is always missing: what counts is for how long.
+            self._behind = self._signals.furthest, self._now
+        self._state, self._reason = self._judgement()
+
+    def _judgement(self) -> tuple[SubscriptionState, StateReason | None]:
+        if self._closed is not None:
+            return SubscriptionState.CLOSED, self._closed
+        if not self._joined:
+            lost = SubscriptionState.STALE if self._ever_joined else SubscriptionState.CONNECTING
+            return lost, self._lost
+        if self._missing:
+            return SubscriptionState.STALE, StateReason.BROADCASTS_MISSING
+        if self._now >= self._unreachable_at:
+            return SubscriptionState.STALE, StateReason.UNREACHABLE
+        if not self._replicating:
+            return SubscriptionState.CATCHING_UP, StateReason.AWAITING_REPLICATION
+        if self._behind is not None and not self._is_a_moment_behind(self._behind[1]):
+            full = self._signals.is_full
+            reason = StateReason.SLOW_CONSUMER if full else StateReason.BACKFILLING
+            return SubscriptionState.CATCHING_UP, reason
+        return SubscriptionState.LIVE, None
+
+    def _is_a_moment_behind(self, since: float) -> bool:
+        """A live subscription stays live for the moment that fetching a broadcast's signals takes.
+
+        Otherwise an account with large batches, whose broadcasts carry none, would never be live.
+        """
+        was_live = self._state is SubscriptionState.LIVE
+        return was_live and self._signals.is_settled and self._now < since + GRACE_SECONDS

@@ -6,7 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,69 +16,23 @@ import pytest
 from local_stack.keys import Keys
 from signal_persistence import (
     AccessToken,
-    AsyncProducer,
     AsyncSubscriber,
     AuthenticationError,
     ClosedError,
     ConfigurationError,
     PasswordCredentials,
-    Signal,
-    SignalClient,
+    StateReason,
     StoredSignal,
     Subscriber,
     SubscriptionError,
     SubscriptionState,
 )
 from tests.client.cuttable_proxy import CuttableProxy
+from tests.client.publisher import Publisher
 from tests.plugins.stack import Account, MakeAccount, RunningStack
 
 LIVE_SECONDS = 20.0
 PATIENCE = 20.0
-
-
-class Publisher:
-    """Publish numbered signals for one account and remember their ids, in order."""
-
-    def __init__(self, stack: RunningStack, account: Account) -> None:
-        self._url = stack.api_url
-        self._key = stack.publishable_key
-        self.account = account
-        self.credentials = PasswordCredentials(
-            stack.api_url, stack.publishable_key, account.email, account.password
-        )
-        with SignalClient(self._url, self._key, self.credentials) as client:
-            self.trader_id = client.create_trader("tester").trader_id
-        self._next_at = datetime.now(UTC) - timedelta(hours=1)
-        self.ids: list[UUID] = []
-
-    async def publish(self, count: int, *, batch: int = 50, **changed: Any) -> list[UUID]:
-        """Store `count` signals in batches of `batch`; return their ids."""
-        ids = []
-        async with AsyncProducer(
-            self._url, self._key, self.credentials, linger_ms=0, batch_max_messages=batch
-        ) as producer:
-            for _ in range(count):
-                signal = self._signal(**changed)
-                ids.append(signal.signal_id(self.account.account_id))
-                await producer.publish(signal)
-            assert await producer.flush(PATIENCE) == 0
-            stats = producer.stats()
-        assert stats.delivered == count
-        self.ids += ids
-        return ids
-
-    def _signal(self, **changed: Any) -> Signal:
-        self._next_at += timedelta(milliseconds=1)
-        fields: dict[str, Any] = {
-            "trader_id": self.trader_id,
-            "symbol": "ES",
-            "timeframe": "1m",
-            "generated_at": self._next_at,
-            "action": "enter_long",
-            "confidence": 0.5,
-            "price": 1640.25,
-        }
-        return Signal(**(fields | changed))
 
 
 @pytest.fixture
@@ -234,7 +189,11 @@ async def test_what_is_stored_while_the_connection_is_cut_arrives_after_it(
     publisher: Publisher, make_subscriber: MakeSubscriber, proxy: CuttableProxy
 ) -> None:
     states: list[SubscriptionState] = []
-    async with make_subscriber(url=proxy.url, on_state=states.append) as subscriber:
+
+    def note(state: SubscriptionState, _: StateReason | None) -> None:
+        states.append(state)
+
+    async with make_subscriber(url=proxy.url, on_state=note) as subscriber:
         await subscriber.wait_until_live(LIVE_SECONDS)
         before = await publisher.publish(5)
         assert ids_of(await read(subscriber, 5)) == before
@@ -274,13 +233,97 @@ async def test_many_cuts_while_signals_are_stored_lose_and_repeat_nothing(
 async def test_an_exception_in_on_state_does_not_stop_anything(
     publisher: Publisher, make_subscriber: MakeSubscriber
 ) -> None:
-    def explode(_: SubscriptionState) -> None:
+    def explode(_: SubscriptionState, __: StateReason | None) -> None:
         raise RuntimeError("a bug of the application")
 
     async with make_subscriber(on_state=explode) as subscriber:
         await subscriber.wait_until_live(LIVE_SECONDS)
         ids = await publisher.publish(3)
         assert ids_of(await read(subscriber, 3)) == ids
+
+
+async def test_on_signal_may_raise_and_block_and_gets_every_signal_once_in_order(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    seen: list[UUID] = []
+    go_on = threading.Event()
+
+    def blocking_and_raising(signal: StoredSignal) -> None:
+        go_on.wait(PATIENCE)
+        seen.append(signal.signal_id)
+        raise RuntimeError("a bug of the application")
+
+    async with make_subscriber(
+        after_seq=0, on_signal=blocking_and_raising, buffer_signals=20
+    ) as subscriber:
+        ids = await publisher.publish(100)
+        await until(lambda: subscriber.state_reason is StateReason.SLOW_CONSUMER)
+        assert subscriber.cursor == 0
+        with pytest.raises(ConfigurationError, match="on_signal"):
+            await subscriber.get(0)
+        go_on.set()
+        await until(lambda: subscriber.cursor == 100)
+        await subscriber.wait_until_live(LIVE_SECONDS)
+        assert subscriber.callback_errors == 100
+    assert seen == ids
+
+
+async def test_a_coroutine_as_on_signal_is_awaited_on_the_loop(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    seen: list[UUID] = []
+    loop = asyncio.get_running_loop()
+
+    async def note(signal: StoredSignal) -> None:
+        assert asyncio.get_running_loop() is loop
+        seen.append(signal.signal_id)
+
+    async with make_subscriber(after_seq=0, on_signal=note) as subscriber:
+        ids = await publisher.publish(30)
+        await until(lambda: len(seen) == 30)
+        assert subscriber.callback_errors == 0
+    assert seen == ids
+
+
+def test_a_callback_may_close_its_own_subscriber_and_the_rest_stays_behind_the_cursor(
+    stack: RunningStack, publisher: Publisher
+) -> None:
+    asyncio.run(publisher.publish(10))
+    seen: list[int] = []
+
+    def close_at_6(signal: StoredSignal) -> None:
+        seen.append(signal.seq)
+        if signal.seq == 6:
+            subscriber.close()
+
+    subscriber = Subscriber(
+        stack.api_url,
+        stack.publishable_key,
+        publisher.credentials,
+        after_seq=0,
+        on_signal=close_at_6,
+    )
+    with subscriber:
+        subscriber.wait()
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert subscriber.cursor in {5, 6}
+    assert subscriber.state_reason is StateReason.CLOSED_BY_USER
+
+
+async def test_the_own_channel_of_a_trader_is_followed_when_it_has_one(
+    stack: RunningStack, make_account: MakeAccount, publisher: Publisher
+) -> None:
+    alone = Publisher(stack, make_account("elite"), own_channel=True)
+    other = alone.another_trader()
+    make = partial(AsyncSubscriber, stack.api_url, stack.publishable_key)
+    async with make(alone.credentials, traders=[alone.trader_id], check_interval=3600) as own:
+        await own.wait_until_live(LIVE_SECONDS)
+        await alone.publish(3, trader_id=other)
+        ids = await alone.publish(3)
+        assert ids_of(await read(own, 3)) == ids
+    with pytest.raises(SubscriptionError, match="it has none"):
+        async with make(publisher.credentials, traders=[publisher.trader_id], own_channel=True):
+            pass
 
 
 async def test_closing_ends_the_iteration_and_leaves_the_rest_behind_the_cursor(
@@ -344,7 +387,11 @@ async def test_a_subscriber_outlives_its_tokens(
             return self.token
 
     states: list[SubscriptionState] = []
-    async with make_subscriber(credentials=Renewing(), on_state=states.append) as subscriber:
+
+    async def note(state: SubscriptionState, _: StateReason | None) -> None:
+        states.append(state)
+
+    async with make_subscriber(credentials=Renewing(), on_state=note) as subscriber:
         await subscriber.wait_until_live(LIVE_SECONDS)
         first_ends = time.monotonic() + 9
         await until(lambda: time.monotonic() > first_ends)
@@ -366,12 +413,16 @@ async def test_a_channel_that_the_server_closes_is_joined_again_with_another_tok
                 self.token = token_for(stack, publisher.account, 600)
             return self.token
 
-    states: list[SubscriptionState] = []
+    states: list[tuple[SubscriptionState, StateReason | None]] = []
+
+    def note(state: SubscriptionState, reason: StateReason | None) -> None:
+        states.append((state, reason))
+
     async with make_subscriber(
-        credentials=Reluctant(), check_interval=3600, on_state=states.append
+        credentials=Reluctant(), check_interval=3600, on_state=note
     ) as subscriber:
         await subscriber.wait_until_live(LIVE_SECONDS)
-        await until(lambda: SubscriptionState.STALE in states)
+        await until(lambda: (SubscriptionState.STALE, StateReason.ACCESS_REFUSED) in states)
         await subscriber.wait_until_live(LIVE_SECONDS)
         ids = await publisher.publish(3)
         assert ids_of(await read(subscriber, 3)) == ids
@@ -387,6 +438,38 @@ async def test_a_token_that_nobody_renews_ends_the_iteration_with_an_error(
         with pytest.raises(AuthenticationError):
             await subscriber.get(PATIENCE)
         assert subscriber.cursor == 2
+
+
+async def test_credentials_that_are_revoked_end_it_after_what_it_has(
+    stack: RunningStack, publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    class Revocable:
+        revoked = False
+
+        async def access_token(self, *, refresh: bool = False) -> str:
+            if self.revoked:
+                raise AuthenticationError("revoked", code="unauthorized", status=401)
+            return token_for(stack, publisher.account, 600)
+
+    seen: list[int] = []
+    go_on = threading.Event()
+
+    def note(signal: StoredSignal) -> None:
+        go_on.wait(PATIENCE)
+        seen.append(signal.seq)
+
+    credentials = Revocable()
+    await publisher.publish(3)
+    async with make_subscriber(
+        credentials=credentials, after_seq=0, check_interval=0.2, on_signal=note
+    ) as subscriber:
+        credentials.revoked = True
+        with pytest.raises(AuthenticationError, match="revoked"):
+            async with asyncio.timeout(PATIENCE):
+                await subscriber.wait()
+        assert subscriber.state_reason is StateReason.FAILED
+        go_on.set()
+        await until(lambda: seen == [1, 2, 3])
 
 
 def test_the_blocking_face_yields_the_same_and_can_be_closed_by_another_thread(
@@ -430,7 +513,13 @@ def test_the_blocking_face_waits_no_longer_than_it_is_told(
 
 @pytest.mark.parametrize(
     "options",
-    [{"buffer_signals": 0}, {"check_interval": -1}, {"timeout": 0}, {"after_seq": -1}],
+    [
+        {"buffer_signals": 0},
+        {"check_interval": -1},
+        {"timeout": 0},
+        {"after_seq": -1},
+        {"own_channel": True},
+    ],
 )
 def test_a_setting_that_cannot_work_is_refused(options: Any) -> None:
     with pytest.raises(ConfigurationError):

@@ -1,0 +1,214 @@
+"""Bugs that were planted in the subscriber, and the test that catches each.
+
+`python -m tests.client.live.planted_bugs [WORD ...]` plants them as `tests.client.planted_bugs`
+does. Those of the channel and of the callbacks need a stack: name a running one in
+SIGNAL_TEST_STACK, or each starts its own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.client.planted_bugs import PlantedBug, is_caught
+
+HERE = "tests/client/live"
+ON_STACK = "tests/client/test_subscriber_live.py"
+CALLBACK = "test_on_signal_may_raise_and_block_and_gets_every_signal_once_in_order"
+
+
+def any_mix(name: str, right: str, wrong: str) -> PlantedBug:
+    test = "tests/client/test_subscription_state.py"
+    test += "::test_any_mix_of_events_hands_out_each_signal_once_in_order"
+    return PlantedBug(name, "coverage.py", right, wrong, test)
+
+
+def any_core(name: str, file: str, right: str, wrong: str) -> PlantedBug:
+    test = f"{HERE}/test_core_scenarios.py::test_a_scenario_of_the_machine"
+    return PlantedBug(name, file, right, wrong, test)
+
+
+def any_schedule(name: str, right: str, wrong: str) -> PlantedBug:
+    test = f"{HERE}/test_fault_schedules.py"
+    test += "::test_any_schedule_of_faults_is_noticed_in_time_and_heals"
+    return PlantedBug(name, "subscription.py", right, wrong, test)
+
+
+def any_live(name: str, right: str, wrong: str) -> PlantedBug:
+    test = f"{HERE}/test_live_scenarios.py::test_scenarios_of_one_topic_each_side_by_side"
+    return PlantedBug(name, "channel.py", right, wrong, test)
+
+
+BUGS = [
+    any_core(
+        "what comes ahead of its turn is not kept",
+        "coverage.py",
+        "        if self._covered is None or message.first_seq > self._covered + 1:",
+        "        if self._covered is None:",
+    ),
+    any_mix(
+        "a repeated broadcast is handed out again",
+        "            if self._covered is not None and signal.seq <= self._covered:\n",
+        "            if False:\n",
+    ),
+    any_core(
+        "what does not fit into the buffer is dropped",
+        "coverage.py",
+        "                    return False\n",
+        "                    self._covered = signal.seq\n                    continue\n",
+    ),
+    any_core(
+        "a page with more to come counts as complete",
+        "coverage.py",
+        "complete = self._append(page.signals) and page.next_cursor is None",
+        "complete = self._append(page.signals)",
+    ),
+    any_core(
+        "the cursor passes what waits to be taken",
+        "coverage.py",
+        "            return self._ready[0].signal.seq - 1\n",
+        "            return self._covered\n",
+    ),
+    any_core(
+        "an answer from before the join settles the join",
+        "coverage.py",
+        "self._settled = max(self._settled, query.doubt)",
+        "self._settled = self._doubt",
+    ),
+    any_core(
+        "a broadcast that lacks a signal is used across the gap",
+        "coverage.py",
+        "follows = self._covered is not None and signal.seq <= self._covered + 1",
+        "follows = True",
+    ),
+    any_core(
+        "what a check finds is not fetched",
+        "subscription.py",
+        "        self._signals.known(last_seq)\n",
+        "",
+    ),
+    any_schedule(
+        "no broadcast is expected of what a check has shown",
+        "            self._unpushed = self._unpushed or (seq, self._now + self._lateness)\n",
+        "            pass\n",
+    ),
+    any_core(
+        "a channel that brings nothing is never left",
+        "subscription.py",
+        "self._missing and self._joined and self._replicating and self._now >= self._rejoin_at",
+        "False",
+    ),
+    any_core(
+        "a broadcast that is too late proves the channel",
+        "subscription.py",
+        "        if self._unpushed is not None and self._unpushed[0] <= self._pushed:",
+        "        if True:",
+    ),
+    any_core(
+        "broadcasts that are put together count as missing",
+        "subscription.py",
+        "return GRACE_SECONDS + (self._interval or 0.0)",
+        "return GRACE_SECONDS",
+    ),
+    any_core(
+        "it is live before the server follows the database",
+        "subscription.py",
+        "        if not self._replicating:\n",
+        "        if False:\n",
+    ),
+    any_core(
+        "checks without an answer go unnoticed",
+        "subscription.py",
+        "        if self._now >= self._unreachable_at:",
+        "        if False:",
+    ),
+    any_core(
+        "the signals of other traders are missed on a trader's channel",
+        "subscription.py",
+        "        if self._own_channel:\n",
+        "        if False:\n",
+    ),
+    any_core(
+        "a broadcast is expected of what was stored before the join",
+        "subscription.py",
+        "        self._pushed = max(self._pushed, last_seq)\n",
+        "",
+    ),
+    any_core(
+        "a steady flow is never live",
+        "subscription.py",
+        "        elif self._behind is None or self._signals.has(self._behind[0]):",
+        "        elif self._behind is None:",
+    ),
+    any_core(
+        "a broadcast proves that its signals can be fetched",
+        "subscription.py",
+        "        if not self._missing and not self._signals.is_behind:",
+        "        if not self._missing:",
+    ),
+    any_core(
+        "a closed subscription closes again for another reason",
+        "subscription.py",
+        "self._closed = self._closed or reason",
+        "self._closed = reason",
+    ),
+    PlantedBug(
+        "a limit of the project looks like a lost connection",
+        "refusals.py",
+        "    if any(sign in said for sign in _RATE):",
+        "    if False:",
+        f"{HERE}/test_refusals.py::test_a_refusal_has_its_reason",
+    ),
+    any_live(
+        "nobody looks whether heartbeats are answered",
+        "            elif now >= self._heard_at + self._patience:",
+        "            elif False:",
+    ),
+    any_live(
+        "a lost channel is not told before its connection is closed",
+        "            self._listener.on_lost(loss)\n",
+        "",
+    ),
+    PlantedBug(
+        "a new token stays with the client",
+        "channel.py",
+        "                await client.set_auth(current)\n",
+        "",
+        f"{ON_STACK}::test_a_subscriber_outlives_its_tokens",
+    ),
+    PlantedBug(
+        "a refused token is used again",
+        "channel.py",
+        "self._token_was_refused = refuses_token(loss.said)",
+        "self._token_was_refused = False",
+        f"{ON_STACK}::test_a_channel_that_the_server_closes_is_joined_again_with_another_token",
+    ),
+    PlantedBug(
+        "a callback that raises ends its thread",
+        "user_callback.py",
+        "                    # Even SystemExit: nothing a callback does may end the thread.\n",
+        "                    raise\n",
+        f"{ON_STACK}::{CALLBACK}",
+    ),
+    PlantedBug(
+        "the cursor passes what a callback has in hand",
+        "async_subscriber.py",
+        "        self._in_hand = self._subscription.cursor\n",
+        "",
+        f"{ON_STACK}::{CALLBACK}",
+    ),
+]
+
+
+def main() -> None:
+    missed = []
+    for bug in BUGS:
+        if all(word in bug.name for word in sys.argv[1:]):
+            caught = is_caught(bug)
+            sys.stdout.write(f"{'caught' if caught else 'MISSED'}  {bug.name}\n")
+            sys.stdout.flush()
+            missed += [] if caught else [bug.name]
+    sys.exit(f"Not caught: {', '.join(missed)}" if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
