@@ -1,0 +1,1 @@
+"""What is in web/, against the stack: the TypeScript subscriber under faults."""

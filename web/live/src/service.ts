@@ -1,0 +1,125 @@
+/** Questions to the service over HTTP: a page of signals by seq, and where the account is. */
+
+import type { AccessToken } from "./access_token.ts";
+import type { SeqQuery } from "./coverage.ts";
+import { parametersOf, type SignalFilter } from "./filter.ts";
+import { CHECK_MS } from "./subscription.ts";
+import { unlessAborted } from "./waiting.ts";
+import { type Head, headOf, isObject, type Page, pageOf } from "./wire.ts";
+
+/** The service refused a question, and would again. */
+export class ServiceError extends Error {
+  override readonly name = "ServiceError";
+  readonly status: number;
+  /** The code of docs/error_codes.md. */
+  readonly code: string;
+
+  constructor(status: number, code: string, message: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** A question was not answered, which may pass; `retryAfterMs` is the least wait. */
+export class UnansweredError extends Error {
+  override readonly name = "UnansweredError";
+  readonly retryAfterMs: number;
+
+  constructor(message: string, retryAfterMs = 0) {
+    super(message);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+export interface ServiceOptions {
+  readonly url: string;
+  readonly key: string;
+  readonly accessToken: AccessToken;
+  readonly fetch: typeof fetch;
+}
+
+const PAGE_MS = 5000;
+const LONGEST_RETRY_AFTER_MS = 30_000;
+
+export class Service {
+  readonly #options: ServiceOptions;
+
+  constructor(options: ServiceOptions) {
+    this.#options = options;
+  }
+
+  page(filter: SignalFilter, query: SeqQuery, signal: AbortSignal): Promise<Page> {
+    const parameters = {
+      ...parametersOf(filter),
+      after_seq: query.afterSeq,
+      page_size: query.pageSize,
+      sort: "seq",
+    };
+    return this.#ask("/functions/v1/query-signals", parameters, pageOf, PAGE_MS, signal);
+  }
+
+  head(signal: AbortSignal): Promise<Head> {
+    return this.#ask("/rest/v1/rpc/account_head", {}, headOf, CHECK_MS, signal);
+  }
+
+  async #ask<T>(
+    path: string,
+    parameters: object,
+    read: (value: unknown) => T,
+    withinMs: number,
+    signal: AbortSignal,
+  ): Promise<T> {
+    const within = AbortSignal.any([signal, AbortSignal.timeout(withinMs)]);
+    let response = await this.#post(path, parameters, within, false);
+    if (response.status === 401) response = await this.#post(path, parameters, within, true);
+    const answer = parsed(await response.text().catch(unanswered(path)));
+    if (!response.ok) throw errorOf(path, response, answer);
+    try {
+      return read(answer);
+    } catch (error) {
+      throw new UnansweredError(String(error)); // The page of a proxy, say.
+    }
+  }
+
+  async #post(path: string, parameters: object, signal: AbortSignal, refresh: boolean) {
+    const { url, key, accessToken, fetch } = this.#options;
+    const token = await unlessAborted(accessToken({ refresh }), signal)
+      .catch(unanswered("a token"));
+    return await fetch(url + path, {
+      method: "POST",
+      headers: {
+        apikey: key,
+        authorization: `Bearer ${token}`,
+        "content-type": "application/json",
+      },
+      body: JSON.stringify(parameters),
+      signal,
+    }).catch(unanswered(path));
+  }
+}
+
+function unanswered(what: string): (error: unknown) => never {
+  return (error) => {
+    throw new UnansweredError(`Cannot get ${what}: ${error}`);
+  };
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function errorOf(path: string, response: Response, answer: unknown): Error {
+  const { status } = response;
+  const { code, message } = isObject(answer) ? answer : {};
+  const told = `Cannot get ${path}: ${status} ${typeof message === "string" ? message : ""}`;
+  if (status === 408 || status === 429 || status >= 500) {
+    const seconds = Number(response.headers.get("retry-after")) || 0;
+    return new UnansweredError(told, Math.min(seconds * 1000, LONGEST_RETRY_AFTER_MS));
+  }
+  return new ServiceError(status, typeof code === "string" ? code : "", told);
+}
