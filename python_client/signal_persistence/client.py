@@ -18,6 +18,7 @@ from signal_persistence.advance import (
     SignalEvent,
 )
 from signal_persistence.async_subscriber import AsyncSubscriber, SubscriberOptions
+from signal_persistence.cache import AsyncSignalCache, CacheOptions, SignalCache
 from signal_persistence.caller import Caller
 from signal_persistence.credentials import (
     AccessToken,
@@ -130,7 +131,7 @@ class SignalClient:
         return self._rpc("rename_trader", Trader, trader_id=trader_id, name=name)
 
     def archive_trader(self, trader_id: UUID) -> Trader:
-        """End a trader: its signals stay readable, new ones are refused."""
+        """End a trader: its signals stay readable, new ones are refused. No API key may do it."""
         return self._rpc("archive_trader", Trader, trader_id=trader_id)
 
     def account(self) -> Account:
@@ -210,6 +211,14 @@ class SignalClient:
     def async_query(self, *, transport: Route = "edge") -> AsyncSignalQuery:
         """Make a query object for asyncio."""
         return AsyncSignalQuery(self._url, self._key, self._credentials, transport=transport)
+
+    def cache(self, **options: Unpack[CacheOptions]) -> SignalCache:
+        """Make a cache; the options are those of AsyncSignalCache."""
+        return SignalCache(self._url, self._key, self._credentials, **options)
+
+    def async_cache(self, **options: Unpack[CacheOptions]) -> AsyncSignalCache:
+        """Make a cache for asyncio; the options are those of AsyncSignalCache."""
+        return AsyncSignalCache(self._url, self._key, self._credentials, **options)
 
     def async_lifecycle(self) -> AsyncSignalLifecycle:
         """Make an object for asyncio that records and reads what becomes of signals."""

@@ -1,4 +1,6 @@
-"""Prometheus metrics of producers and managers; needs the extra `metrics` (prometheus-client).
+"""Prometheus metrics of producers, managers and caches.
+
+They need the extra `metrics` (prometheus-client).
 
     metrics = ProducerMetrics()
     producer = client.producer(observer=metrics.observer("es-trader"))
@@ -30,6 +32,7 @@ except ModuleNotFoundError as missing:
         "Cannot collect metrics without prometheus-client: install signal-persistence[metrics]."
     ) from missing
 
+from signal_persistence.cache import AsyncSignalCache, SignalCache
 from signal_persistence.delivery import DeliveryReport
 from signal_persistence.ledger import ProducerStats
 from signal_persistence.manager.manager import SignalManager
@@ -64,6 +67,22 @@ _GAUGES: Final = {
     "batch_messages": "The most signals of a batch at the pace of the moment",
     "callbacks_waiting": "Reports on their way to on_delivery",
 }
+
+_CACHE_COUNTERS: Final = {
+    "hits": "Reads that memory answered",
+    "loads": "Queries for a read; reads that miss at the same time share one",
+    "failed_loads": "Queries for a read that failed, or that everybody stopped waiting for",
+    "status_checks": "Times that it was asked what became of signals",
+    "merged": "Signals that following has brought, once for each answer that they belong to",
+    "evicted": "Answers that made room for others",
+}
+_CACHE_GAUGES: Final = {
+    "entries": ("answers", "Answers in memory"),
+    "bytes": ("bytes", "Bytes of the signals in memory"),
+    "hit_ratio": ("hit_ratio", "Share of the reads so far that memory answered"),
+    "age": ("age_seconds", "Seconds since the answers in memory were known to be right"),
+}
+"""Field of CacheStats → name and text of its metric."""
 
 
 class Latencies:
@@ -189,6 +208,47 @@ class ManagerMetrics(Collector):
             "Comparisons of a signal in memory and in the database",
             value=report.compared,
         )
+
+
+class CacheMetrics(Collector):
+    """Collects the metrics of caches, each under a name of its own (the label `cache`)."""
+
+    def __init__(self, registry: CollectorRegistry | None = REGISTRY) -> None:
+        """It registers itself; with None it does not."""
+        self._caches: dict[str, SignalCache | AsyncSignalCache] = {}
+        if registry is not None:
+            registry.register(self)
+
+    def add(self, cache: SignalCache | AsyncSignalCache, name: str = "default") -> None:
+        """Collect the metrics of `cache` too; one of the same name is replaced."""
+        self._caches[name] = cache
+
+    def collect(self) -> Iterator[Metric]:
+        """Take one snapshot of each cache, and yield all metrics."""
+        stats = {name: cache.stats() for name, cache in self._caches.copy().items()}
+        misses = CounterMetricFamily(
+            "signal_cache_misses",
+            "Reads that memory could not answer",
+            labels=["cache", "reason"],
+        )
+        for name, one in stats.items():
+            for reason, count in one.misses.items():
+                misses.add_metric([name, reason], count)
+        yield misses
+        for field, text in _CACHE_COUNTERS.items():
+            counter = CounterMetricFamily(f"signal_cache_{field}", text, labels=["cache"])
+            for name, one in stats.items():
+                counter.add_metric([name], getattr(one, field))
+            yield counter
+        for field, (metric, text) in _CACHE_GAUGES.items():
+            gauge = GaugeMetricFamily(f"signal_cache_{metric}", text, labels=["cache"])
+            for name, one in stats.items():
+                gauge.add_metric([name], getattr(one, field))
+            yield gauge
+
+    def describe(self) -> Iterator[Metric]:
+        """Name the metrics, so that a registry sees a second collector of the same."""
+        return self.collect()
 
 
 def _of_stats(stats: dict[str, ProducerStats]) -> Iterator[Metric]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 from uuid import UUID
 
 from signal_persistence.advance import AdvanceVerdict, SignalChange
-from signal_persistence.client import SignalClient
 from signal_persistence.delivery import DeliveryReport
 from signal_persistence.producer import Producer
 from signal_persistence.signal import Signal, StoredSignal
+
+if TYPE_CHECKING:
+    from signal_persistence.client import SignalClient
 
 _INSTANT: Final = timedelta(microseconds=1)
 
