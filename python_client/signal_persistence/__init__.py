@@ -7,6 +7,7 @@ from signal_persistence.advance import (
     SignalEvent,
 )
 from signal_persistence.async_subscriber import AsyncSubscriber
+from signal_persistence.cache import AsyncSignalCache, CachedSignals, CacheStats, SignalCache
 from signal_persistence.client import (
     Account,
     Allowance,
@@ -15,6 +16,7 @@ from signal_persistence.client import (
     SignalClient,
     Trader,
 )
+from signal_persistence.coverage import Observation
 from signal_persistence.credentials import (
     AccessToken,
     ApiKeyCredentials,
@@ -51,13 +53,14 @@ from signal_persistence.errors import (
     UnknownSignalError,
     UnwrittenError,
 )
+from signal_persistence.export import ExportOptions, ExportProgress
 from signal_persistence.ledger import ProducerStats
 from signal_persistence.producer import AsyncProducer, Producer
 from signal_persistence.query import AsyncSignalQuery, SignalQuery
 from signal_persistence.reading import Page
 from signal_persistence.signal import Outcome, Signal, StoredSignal
 from signal_persistence.subscriber import Subscriber
-from signal_persistence.subscription import Observation, SubscriptionState
+from signal_persistence.subscription import StateReason, SubscriptionState
 
 __all__ = [
     "AbandonedError",
@@ -69,12 +72,15 @@ __all__ = [
     "ApiKey",
     "ApiKeyCredentials",
     "AsyncProducer",
+    "AsyncSignalCache",
     "AsyncSignalLifecycle",
     "AsyncSignalQuery",
     "AsyncSubscriber",
     "AuthenticationError",
     "BatchTooLargeError",
     "BufferFullError",
+    "CacheStats",
+    "CachedSignals",
     "ChangeError",
     "ClosedError",
     "ConfigurationError",
@@ -85,6 +91,8 @@ __all__ = [
     "DeliveryError",
     "DeliveryReport",
     "DeliveryTimeoutError",
+    "ExportOptions",
+    "ExportProgress",
     "InvalidChangeError",
     "InvalidQueryError",
     "InvalidSignalError",
@@ -101,11 +109,13 @@ __all__ = [
     "RejectedError",
     "RequestTimeoutError",
     "Signal",
+    "SignalCache",
     "SignalChange",
     "SignalClient",
     "SignalEvent",
     "SignalPersistenceError",
     "SignalQuery",
+    "StateReason",
     "StoredSignal",
     "Subscriber",
     "SubscriptionError",

@@ -4,6 +4,7 @@
     ├── ConfigurationError          (ValueError) a setting that cannot work
     ├── InvalidSignalError          (ValueError) refused by publish(), nothing was buffered
     ├── InvalidQueryError           (ValueError) a filter that cannot work, nothing was sent
+    ├── InvalidAnalysisError        (ValueError) a value that a formula does not allow
     ├── ClosedError                 the object was closed
     ├── BufferFullError             (BufferError) back-pressure: nothing was buffered
     │   └── SpoolFullError          … because the disk log may not or cannot grow
@@ -80,6 +81,10 @@ class InvalidQueryError(SignalPersistenceError, ValueError):
     """Cannot query signals: a filter is not valid."""
 
     code = "invalid_filter"
+
+
+class InvalidAnalysisError(SignalPersistenceError, ValueError):
+    """Cannot analyse this: a value is outside what the formula allows."""
 
 
 class ClosedError(SignalPersistenceError):
@@ -167,6 +172,10 @@ class ConnectionLostError(TransportError):
 class ApiError(SignalPersistenceError):
     """Cannot do what was asked: the service refused it."""
 
+    foreign: bool
+    """Whether the answer is not the service's own, but a proxy's page or the platform's: it then
+    proves nothing about what was asked."""
+
     def __init__(
         self,
         message: str | None = None,
@@ -176,14 +185,21 @@ class ApiError(SignalPersistenceError):
         hint: str | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        foreign: bool = False,
     ) -> None:
         """`retry_after` is in seconds; `status` is the HTTP status."""
         self.code = code
         self.status = status
+        self.foreign = foreign
         self.hint = hint
         self.request_id = request_id
         self.retry_after = retry_after
         super().__init__(message)
+
+    @property
+    def in_doubt(self) -> bool:  # type: ignore[override]
+        """Whether the work may have been done: who answers for the service may hide its answer."""
+        return self.foreign
 
 
 class AuthenticationError(ApiError):

@@ -17,7 +17,9 @@ from tests.plugins.stack import Account, RunningStack
 README = Path(__file__).parents[2] / "python_client" / "README.md"
 
 
-def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Account) -> None:
+def test_the_examples_run_one_after_the_other(
+    stack: RunningStack, account: Account, tmp_path: Path
+) -> None:
     environment = os.environ | {
         "SUPABASE_URL": stack.api_url,
         "SUPABASE_ANON_KEY": stack.publishable_key,
@@ -32,6 +34,7 @@ def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Acco
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", example],
             env=environment,
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=60,
@@ -40,11 +43,14 @@ def test_the_examples_run_one_after_the_other(stack: RunningStack, account: Acco
         assert done.returncode == 0, done.stderr
         assert not done.stderr
         shown.append(done.stdout.strip())
-    publish, follow, query, advance = shown
+    publish, follow, query, export, advance, cache = shown
     assert publish == "accepted 1"
     assert follow == "1 ES=F enter_long 5321.25"
     assert query.endswith("ES=F 5321.25")
+    assert export == "1 signals"
+    assert (tmp_path / "week.csv").read_text().count("ES=F") == 1
     assert advance == "1 ES=F executed\n2 ES=F closed"
+    assert cache == "1 5321.25 1 True"
 
 
 @pytest.mark.parametrize(
