@@ -7,8 +7,11 @@ stored never changes, so a file that was cut off many times has the bytes of one
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,12 +22,14 @@ import msgspec
 from signal_persistence.caller import Caller, pause_before
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import (
+    ApiError,
     AuthenticationError,
     ConfigurationError,
     ConnectionLostError,
     TransportError,
     UnavailableError,
 )
+from signal_persistence.token import account_of
 from signal_persistence.transport import HttpTransport, Response
 
 ExportFormat = Literal["csv", "ndjson", "parquet"]
@@ -37,6 +42,13 @@ _LONGEST_LINE: Final = 32 * 1024
 _READ_BYTES: Final = 1024 * 1024
 _ATTEMPTS: Final = 8
 """How often it is tried again without any row in between."""
+_LEAST_SEQS: Final = 5_000
+_END: Final = b"#"
+"""What follows the last line of an answer that is whole."""
+_LAST_FOR: Final = timedelta(hours=6)
+"""An export of the last hours or days that was begun longer ago is begun anew."""
+
+_log: Final = logging.getLogger("signal_persistence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
     asked: dict[str, Any]
     """What the caller wanted: only who wants the same may go on with the file."""
+    begun_at: datetime
     parameters: dict[str, Any]
     range: SeqRange
 
@@ -116,68 +129,113 @@ class Export:
     async def run(self) -> ExportProgress:
         """Write the file and return what is in it; go on with one that was cut off.
 
-        Raises OSError, and what queries raise after some attempts: then it can be run again.
+        Raises OSError, ConfigurationError while another process writes it, and what queries raise
+        after some attempts: then it can be run again.
         """
-        plan = self._saved_plan() or await self._new_plan()
-        with self._part.open("a+b") as file:
+        asked = await self._asked()
+        with self._locked_part() as file:
+            plan = self._saved_plan(asked)
+            if plan is None:
+                file.truncate(0)
+                plan = await self._new_plan(asked)
             rows = _Rows(file, is_csv=self._parameters["format"] == "csv")
-            await self._download(rows, plan)
+            try:
+                await self._download(rows, plan)
+            except ApiError:
+                if not rows.count:
+                    # Perhaps what was asked is refused, and will be asked otherwise.
+                    self._plan_file.unlink(missing_ok=True)
+                raise
             file.flush()
             os.fsync(file.fileno())
-        if self._options.form == "parquet":
-            await asyncio.to_thread(_write_parquet, self._part, self._path)
-            self._part.unlink()
-        else:
-            self._part.replace(self._path)
+            if self._options.form == "parquet":
+                draft = await asyncio.to_thread(_write_parquet, self._part, self._path)
+                self._part.unlink()
+                draft.replace(self._path)
+            else:
+                self._part.replace(self._path)
         self._plan_file.unlink()
         return ExportProgress(rows.count, self._path.stat().st_size, 1.0)
 
-    def _saved_plan(self) -> _Plan | None:
-        if not self._plan_file.exists():
-            # Without a plan nobody knows what the part was to become.
-            self._part.unlink(missing_ok=True)
+    @contextmanager
+    def _locked_part(self) -> Iterator[BinaryIO]:
+        """Open the part that only this process writes, as long as it is open."""
+        while True:
+            with self._part.open("a+b") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise ConfigurationError(
+                        f"Cannot export to {self._path}: another process does; wait for it, or "
+                        "choose another file."
+                    ) from None
+                # Whoever had the lock may have made it the file that was asked for.
+                if self._is_part(file):
+                    yield file
+                    return
+
+    def _is_part(self, file: BinaryIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._part.stat())
+        except FileNotFoundError:
+            return False
+
+    def _saved_plan(self, asked: Mapping[str, Any]) -> _Plan | None:
+        """Return the plan of what is there, if it is to be gone on with."""
+        if not self._plan_file.exists() or not self._part.stat().st_size:
             return None
         try:
             plan = msgspec.json.decode(self._plan_file.read_bytes(), type=_Plan)
         except msgspec.DecodeError:
             plan = None
-        if plan is None or plan.asked != self._asked():
+        if plan is None or plan.asked != asked:
             raise ConfigurationError(
                 f"Cannot go on with the export to {self._path}: {self._plan_file} is of a "
                 "different one; ask for the same, or remove that file to begin anew."
             )
+        if self._options.last is not None and datetime.now(UTC) - plan.begun_at > _LAST_FOR:
+            _log.warning("Beginning %s anew: it was begun %s ago", self._path, _LAST_FOR)
+            return None
         return plan
 
-    async def _new_plan(self) -> _Plan:
+    async def _new_plan(self, asked: dict[str, Any]) -> _Plan:
         parameters = dict(self._parameters)
+        begun_at = datetime.now(UTC)
         if self._options.last is not None:
-            parameters["from"] = (datetime.now(UTC) - self._options.last).isoformat()
+            parameters["from"] = (begun_at - self._options.last).isoformat()
         times: dict[str, Any] = {
             name: parameters[name] for name in ("from", "to") if name in parameters
         }
         caller = Caller("", "", self._credentials, transport=self._transport)
         found = await caller.call(_RANGE_PATH, times, msgspec.json.Decoder(SeqRange).decode)
-        plan = _Plan(self._asked(), parameters, found)
+        plan = _Plan(asked, begun_at, parameters, found)
         draft = self._plan_file.with_name(self._plan_file.name + ".new")
         draft.write_bytes(msgspec.json.encode(plan))
         draft.replace(self._plan_file)
         return plan
 
-    def _asked(self) -> dict[str, Any]:
+    async def _asked(self) -> dict[str, Any]:
         last = self._options.last
-        seconds = None if last is None else last.total_seconds()
-        asked = {"form": self._options.form, "last": seconds, **self._parameters}
+        account_id = account_of(await self._credentials.access_token())
+        asked = {
+            "project": self._transport.url,
+            "account_id": account_id,
+            "form": self._options.form,
+            "last": None if last is None else last.total_seconds(),
+            **self._parameters,
+        }
         # As it is read back from the plan.
         return dict(msgspec.json.decode(msgspec.json.encode(asked)))
 
     async def _download(self, rows: _Rows, plan: _Plan) -> None:
         """Append what is not there yet."""
-        seq = max(rows.last_seq, plan.range.after_seq)
+        end = plan.range.until_seq
+        seq, until = max(rows.last_seq, plan.range.after_seq), end
         failures = 0
         while True:
             before = rows.count
             try:
-                seq = await self._append(rows, plan, seq)
+                seq = await self._append(rows, plan, seq, until)
             except AuthenticationError:
                 if self._token_refused:
                     raise
@@ -188,19 +246,23 @@ class Export:
                 failures = failures + 1 if rows.count == before else 1
                 if failures >= self._attempts:
                     raise
+                # Where no signal is of the filter nothing is sent, and too much takes too long.
+                until = min(end, seq + max(_LEAST_SEQS, (until - seq) // 4))
                 wanted = getattr(error, "retry_after", None) or 0.0
                 await asyncio.sleep(max(wanted, pause_before(failures)))
             else:
-                if seq >= plan.range.until_seq:
+                if seq >= end:
                     return
+                until = min(end, seq + 4 * max(_LEAST_SEQS, until - seq)) if failures else end
 
-    async def _append(self, rows: _Rows, plan: _Plan, seq: int) -> int:
+    async def _append(self, rows: _Rows, plan: _Plan, seq: int, until: int) -> int:
         """Append one answer of the service, and return up to which seq it goes."""
         asked = {
             **plan.parameters,
             "after_seq": seq,
-            "until_seq": plan.range.until_seq,
+            "until_seq": until,
             "with_header": not rows.bytes,
+            "with_end": True,
         }
         headers = {"accept-encoding": "gzip" if self._options.compress else "identity"}
         token = await self._credentials.access_token(refresh=self._token_refused)
@@ -210,13 +272,18 @@ class Export:
         ):
             response.raise_for_status()
             self._token_refused = False
-            until = _until_seq(response)
+            reached = _until_seq(response)
             async for part in parts:
                 rows.append(part)
-                if self._options.on_progress is not None:
-                    share = plan.range.share(max(seq, rows.last_seq))
-                    self._options.on_progress(ExportProgress(rows.count, rows.bytes, share))
-        return until
+                self._tell(rows, plan, seq)
+        rows.take_off_end()
+        self._tell(rows, plan, reached)
+        return reached
+
+    def _tell(self, rows: _Rows, plan: _Plan, seq: int) -> None:
+        if self._options.on_progress is not None:
+            share = plan.range.share(max(seq, rows.last_seq))
+            self._options.on_progress(ExportProgress(rows.count, rows.bytes, share))
 
 
 class _Rows:
@@ -226,6 +293,8 @@ class _Rows:
         self._file = file
         self._is_csv = is_csv
         self.bytes = self.last_seq = self._lines = 0
+        self._torn = b""
+        """The beginning of what follows the last whole line."""
         self.cut_torn_line()
 
     @property
@@ -237,10 +306,22 @@ class _Rows:
         self._file.write(part)
         self.bytes += len(part)
         self._lines += part.count(b"\n")
+        *_, torn = part.rpartition(b"\n")
+        self._torn = (torn if b"\n" in part else self._torn + torn)[: len(_END) + 1]
         # Of a part that is less than two lines, the end is told with the next.
         _, *line = part.rsplit(b"\n", 2)
         if len(line) == 2:
             self.last_seq = self._seq_of(line[0])
+
+    def take_off_end(self) -> None:
+        """Take off what the service ends an answer with. Raises ConnectionLostError without it."""
+        if self._torn != _END:
+            raise ConnectionLostError(
+                f"Cannot use the answer of {_PATH}: it was cut off, and ends as if it were whole."
+            )
+        self._torn = b""
+        self.bytes -= len(_END)
+        self._file.truncate(self.bytes)
 
     def cut_torn_line(self) -> None:
         """Read what is there, and cut off what follows the last whole line."""
@@ -252,7 +333,7 @@ class _Rows:
                 whole = self.bytes + block.rindex(b"\n") + 1
             self.bytes += len(block)
         self._file.truncate(whole)
-        self.bytes = whole
+        self.bytes, self._torn = whole, b""
         if self.count:
             self._file.seek(max(0, whole - _LONGEST_LINE))
             self.last_seq = self._seq_of(self._file.read().rstrip(b"\r\n").rpartition(b"\n")[2])
@@ -277,8 +358,8 @@ def _until_seq(response: Response) -> int:
         ) from error
 
 
-def _write_parquet(csv: Path, path: Path) -> None:
-    """Turn the CSV into Parquet, a part of it in memory at a time."""
+def _write_parquet(csv: Path, path: Path) -> Path:
+    """Turn the CSV into Parquet beside `path`, a part of it in memory at a time."""
     try:
         import pyarrow
         from pyarrow import csv as arrow_csv
@@ -302,11 +383,14 @@ def _write_parquet(csv: Path, path: Path) -> None:
         csv,
         read_options=arrow_csv.ReadOptions(block_size=16 * _READ_BYTES),
         convert_options=arrow_csv.ConvertOptions(
-            column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         ),
     )
     draft = path.with_name(path.name + ".new")
     with parquet.ParquetWriter(draft, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)
-    draft.replace(path)
+    return draft

@@ -148,6 +148,11 @@ class HttpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
+    @property
+    def url(self) -> str:
+        """The project's URL."""
+        return self._base
+
     async def post(
         self, path: str, body: bytes, token: str, headers: Mapping[str, str] | None = None
     ) -> Response:

@@ -8,7 +8,7 @@ comment on domain private."application/octet-stream" is
 'What a function returns that answers with bytes: PostgREST sends them as they are, unquoted.';
 
 create function private.seqs_between(
-  account_no integer,
+  account private.accounts,
   from_time timestamptz,
   to_time timestamptz,
   out first_seq bigint,
@@ -23,16 +23,33 @@ begin
     least(hot.first_seq, packed.first_seq), greatest(hot.last_seq, packed.last_seq)
   into seqs_between.first_seq, seqs_between.last_seq
   from (
-    select min(signal.seq) as first_seq, max(signal.seq) as last_seq
-    from private.signals as signal
-    where signal.account_no = seqs_between.account_no
-      and signal.generated_at >= seqs_between.from_time
-      and signal.generated_at < seqs_between.to_time
+    select
+      -- With + 0 the span is read by time: by seq, all signals before it would be looked at. For the
+      -- ends of the table neither is needed.
+      case
+        when seqs_between.from_time <= account.packed_until or seqs_between.from_time = '-infinity'
+          then (
+            select min(signal.seq) from private.signals as signal
+            where signal.account_no = account.account_no)
+        else (
+          select min(signal.seq + 0) from private.signals as signal
+          where signal.account_no = account.account_no
+            and signal.generated_at >= seqs_between.from_time
+            and signal.generated_at < seqs_between.to_time)
+      end as first_seq,
+      case
+        when seqs_between.to_time > private.clock() + interval '1 minute' then account.last_seq
+        else (
+          select max(signal.seq + 0) from private.signals as signal
+          where signal.account_no = account.account_no
+            and signal.generated_at >= seqs_between.from_time
+            and signal.generated_at < seqs_between.to_time)
+      end as last_seq
   ) as hot
   cross join (
     select min(segment.first_seq) as first_seq, max(segment.last_seq) as last_seq
     from private.segments as segment
-    where segment.account_no = seqs_between.account_no
+    where segment.account_no = account.account_no
       and segment.last_generated_at >= seqs_between.from_time
       and segment.first_generated_at < seqs_between.to_time
       -- A segment lies in one month: this leaves out the partitions of the months before.
@@ -42,8 +59,9 @@ end
 $$;
 
 comment on function private.seqs_between is
-'The least range of seq that is known to hold every signal of an account from from_time (inclusive) to
-to_time (exclusive): exact for those that are not packed, else that of their segments. Null for none.';
+'A range of seq that holds every signal of an account from from_time (inclusive) to to_time (exclusive):
+the ends of those that are not packed, if the span begins or ends among them, and of the segments that
+reach into it. Null where there is none.';
 
 create function private.export_range(
   from_time timestamptz,
@@ -63,11 +81,12 @@ begin
   from private.accounts as account
   where account.account_id = v_account_id;
   v_seqs := private.seqs_between(
-    v_account.account_no, coalesce(export_range.from_time, '-infinity'),
+    v_account, coalesce(export_range.from_time, '-infinity'),
     coalesce(export_range.to_time, 'infinity'));
   return json_build_object(
     'after_seq', coalesce(v_seqs.first_seq - 1, v_account.last_seq, 0),
-    'until_seq', coalesce(v_seqs.last_seq, v_account.last_seq, 0),
+    'until_seq', coalesce(case when v_seqs.first_seq is not null then v_seqs.last_seq end,
+      v_account.last_seq, 0),
     'last_seq', coalesce(v_account.last_seq, 0));
 end
 $$;
@@ -233,17 +252,18 @@ begin
       400, 'invalid_filter', 'Cannot export: format must be csv or ndjson.', 'Use csv or ndjson.');
   end if;
   if (require_export.after_seq >= 0
-    and require_export.until_seq - require_export.after_seq between 0 and 50000) is not true then
+    and require_export.until_seq - require_export.after_seq between 0 and 5000) is not true then
     perform private.raise_error(
       400, 'invalid_filter',
-      'Cannot export: until_seq must be from after_seq, 0 or more, to 50000 after it.',
+      'Cannot export: until_seq must be from after_seq, 0 or more, to 5000 after it.',
       'Ask export_range for the range, and for its pieces one after the other.');
   end if;
 end
 $$;
 
 comment on function private.require_export is
-'PT400 unless the format is known, and the range of seq is one that a statement can make in time.';
+'PT400 unless the format is known, and the range of seq is one that a statement can make in
+time, and in memory if each signal has 2 KB of metadata.';
 
 create function private.export_signals(
   query private.signal_query,
@@ -312,7 +332,7 @@ as $$
 $$;
 
 comment on function public.export_signals is
-'The caller''s signals of the filter with after_seq < seq <= until_seq, at most 50000 seqs, as UTF-8 text
+'The caller''s signals of the filter with after_seq < seq <= until_seq, at most 5000 seqs, as UTF-8 text
 in the order of seq: csv (RFC 4180, with_header for its first line) or ndjson. Ask with Accept:
 application/octet-stream. The answer is empty where no signal is.';
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp.streams import AsyncStreamIterator, StreamReader
 from pyarrow import parquet
 
 from signal_persistence import (
     AccessToken,
+    ApiError,
     AsyncSignalQuery,
     ConfigurationError,
     ExportOptions,
@@ -58,7 +61,7 @@ def account(stack: RunningStack, make_account: MakeAccount) -> Account:
     signals = [
         {
             "trader_id": str(trader.trader_id),
-            "symbol": f"S{number % 7}",
+            "symbol": f"S{number % 7}" if number else "NA",
             "timeframe": "1m",
             "generated_at": (now - timedelta(seconds=number)).isoformat(),
             "action": "enter_long",
@@ -154,6 +157,58 @@ async def test_a_process_that_is_killed_over_it_leaves_it_to_the_next(
     assert file.read_bytes() == whole.read_bytes()
 
 
+async def test_an_answer_that_is_cut_off_as_if_it_were_whole_is_gone_on_with(
+    query: AsyncSignalQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a gateway may end it when what it passes on breaks off."""
+    whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
+    await query.export(whole)
+    iterate, answers = StreamReader.iter_any, itertools.count()
+
+    async def some(parts: AsyncStreamIterator[bytes]) -> AsyncIterator[bytes]:
+        number = next(answers)
+        async for part in parts:
+            yield part[: 1000 + number] if number < 3 else part
+            if number < 3:
+                return
+
+    monkeypatch.setattr(StreamReader, "iter_any", lambda reader: some(iterate(reader)))
+    await query.export(cut)
+    assert next(answers) == 4
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+async def test_two_do_not_write_one_file(query: AsyncSignalQuery, tmp_path: Path) -> None:
+    file = tmp_path / "signals.csv"
+    results = await asyncio.gather(*(query.export(file) for _ in range(3)), return_exceptions=True)
+    done = [result for result in results if isinstance(result, ExportProgress)]
+    refused = [result for result in results if isinstance(result, ConfigurationError)]
+    assert len(done) + len(refused) == 3
+    assert {result.rows for result in done} == {COUNT}
+    assert refused
+    assert file.read_bytes().count(b"\n") == COUNT + 1
+
+
+async def test_another_account_does_not_go_on_with_it(
+    query: AsyncSignalQuery, stack: RunningStack, make_account: MakeAccount, tmp_path: Path
+) -> None:
+    file = tmp_path / "signals.csv"
+    with pytest.raises(ZeroDivisionError):
+        await query.export(file, ExportOptions(on_progress=lambda _: 1 / 0))
+    async with query_at(stack.api_url, stack, make_account()) as other:
+        with pytest.raises(ConfigurationError, match="is of a different one"):
+            await other.export(file)
+
+
+async def test_a_refused_filter_leaves_nothing_behind(
+    query: AsyncSignalQuery, tmp_path: Path
+) -> None:
+    file = tmp_path / "signals.csv"
+    with pytest.raises(ApiError, match="from must be"):
+        await query.export(file, from_=datetime(1, 1, 1, tzinfo=UTC))
+    assert (await query.export(file, symbols=["S1"])).rows > 0
+
+
 async def test_what_is_stored_meanwhile_is_in_no_export_that_was_begun(
     query: AsyncSignalQuery, stack: RunningStack, make_account: MakeAccount, tmp_path: Path
 ) -> None:
@@ -166,9 +221,10 @@ async def test_what_is_stored_meanwhile_is_in_no_export_that_was_begun(
 
 async def test_parquet_holds_what_a_query_shows(query: AsyncSignalQuery, tmp_path: Path) -> None:
     file = tmp_path / "signals.parquet"
-    done = await query.export(file, ExportOptions("parquet"), symbols=["S3", "S5"])
+    symbols = ["NA", "S3", "S5"]
+    done = await query.export(file, ExportOptions("parquet"), symbols=symbols)
     rows = parquet.read_table(file).to_pylist()
-    shown = [signal async for signal in query.signals(symbols=["S3", "S5"], sort="seq")]
+    shown = [signal async for signal in query.signals(symbols=symbols, sort="seq")]
     assert len(rows) == done.rows == len(shown) > 1000
     assert [row["seq"] for row in rows] == [signal.seq for signal in shown]
     for row, signal in list(zip(rows, shown, strict=True))[:200]:

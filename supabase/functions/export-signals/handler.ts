@@ -42,11 +42,15 @@ const PARAMETERS: Parameters = {
   },
   for_spreadsheets: FLAG,
   with_header: FLAG,
+  with_end: FLAG,
 };
+
+/** Ends an answer, for who asks for it: no line begins like this, so what lacks it was cut off. */
+const END = new TextEncoder().encode("#");
 
 export const handler = endpoint("export-signals", ["GET", "POST"], async (request, exchange) => {
   const accessToken = accessTokenOf(request.headers);
-  const { after_seq, until_seq, ...asked } = await readArguments(request, PARAMETERS);
+  const { after_seq, until_seq, with_end, ...asked } = await readArguments(request, PARAMETERS);
   const whole = await wholeRange(asked, after_seq, until_seq, accessToken, exchange)
     .catch(blameArguments);
   const after = Number(after_seq ?? whole.after);
@@ -67,7 +71,8 @@ export const handler = endpoint("export-signals", ["GET", "POST"], async (reques
       exchange,
       stop.signal,
     );
-  const body = await joined(pieces, open, stop).catch(blameArguments);
+  const end = with_end === true ? END : undefined;
+  const body = await joined(pieces, open, stop, end).catch(blameArguments);
   const format = (asked.format ?? "csv") as keyof typeof FORMATS;
   const headers = {
     "content-type": FORMATS[format],

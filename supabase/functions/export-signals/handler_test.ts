@@ -51,8 +51,9 @@ Deno.test("an answer ends where a function has to, and tells where to go on", as
 
 Deno.test("with both ends given nobody looks for them", async () => {
   const { dependencies, calls } = restThatAnswers(new Response("rows"));
-  const response = await handler(get("?after_seq=5&until_seq=7&with_header=false"), dependencies);
-  assert.equal(await response.text(), "rows");
+  const query = "?after_seq=5&until_seq=7&with_header=false&with_end=true";
+  const response = await handler(get(query), dependencies);
+  assert.equal(await response.text(), "rows#");
   assert.equal(JSON.parse(calls[0]!.body).with_header, false);
 });
 

@@ -7,7 +7,7 @@ type Open = (piece: Piece) => Promise<ReadableStream<Bytes>>;
 const AHEAD = 2;
 
 /**
- * The bytes of all pieces, one after the other. While one is sent, the next are made.
+ * The bytes of all pieces, one after the other, then `end`. While one is sent, the next are made.
  *
  * Rejects when the first piece cannot be opened. A later failure breaks the stream off, so whoever
  * reads sees that it is not whole. `stop` is aborted when nobody reads any more.
@@ -16,9 +16,10 @@ export async function joined(
   pieces: readonly Piece[],
   open: Open,
   stop: AbortController,
+  end?: Bytes,
 ): Promise<ReadableStream<Bytes>> {
   const first = await open(pieces[0]!);
-  return ReadableStream.from(bytesOf(first, pieces.slice(1), open, stop));
+  return ReadableStream.from(bytesOf(first, pieces.slice(1), open, stop, end));
 }
 
 async function* bytesOf(
@@ -26,6 +27,7 @@ async function* bytesOf(
   rest: readonly Piece[],
   open: Open,
   stop: AbortController,
+  end?: Bytes,
 ): AsyncGenerator<Bytes> {
   const left = [...rest];
   const ahead: Promise<ReadableStream<Bytes>>[] = [];
@@ -45,6 +47,7 @@ async function* bytesOf(
       openNext();
       yield* body;
     }
+    if (end !== undefined) yield end;
   } finally {
     stop.abort();
   }

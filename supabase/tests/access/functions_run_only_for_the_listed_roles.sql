@@ -49,7 +49,7 @@ values
 ('private.require_export(text,bigint,bigint)', 'authenticated'),
 ('private.signals_to_export(integer,private.signal_query)', 'authenticated'),
 (
-  'private.seqs_between(integer,timestamp with time zone,timestamp with time zone)',
+  'private.seqs_between(private.accounts,timestamp with time zone,timestamp with time zone)',
   'authenticated'
 ),
 ('private.day_is_empty(regclass)', ''),

@@ -25,9 +25,9 @@ $$;
 select is(tests.refusal(:'alice', tests.exported(arguments)), verdict, arguments)
 from (values
   ('''csv'', 0, 0', 'no error'),
-  ('''ndjson'', 0, 50000', 'no error'),
+  ('''ndjson'', 0, 5000', 'no error'),
   ('''csv'', 9007199254740993, 9007199254740993', 'no error'),
-  ('''csv'', 0, 50001', 'PT400 invalid_filter'),
+  ('''csv'', 0, 5001', 'PT400 invalid_filter'),
   ('''csv'', -1, 5', 'PT400 invalid_filter'),
   ('''csv'', 5, 4', 'PT400 invalid_filter'),
   ('''csv'', null, 4', 'PT400 invalid_filter'),
