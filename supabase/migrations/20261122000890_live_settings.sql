@@ -55,12 +55,17 @@ begin
     select json_build_object(
       'last_seq', coalesce(account.last_seq, 0),
       'last_event_seq', coalesce(account.last_event_seq, 0),
-      -- What is held back is due after the interval, and the job looks once a second.
-      'broadcast_interval_ms', case state.broadcast_interval
-        when interval '0' then 0
-        else ceil(extract(epoch from state.broadcast_interval) * 1000) + 1000 end)
+      -- What is held back is due after the interval, and the job looks once a second. What began to
+      -- wait under a longer interval is still due when that is over.
+      'broadcast_interval_ms', case
+        when state.broadcast_interval > interval '0' or pending.due_at > clock_timestamp()
+          then 1000 + ceil(1000 * extract(epoch from
+            greatest(state.broadcast_interval, pending.due_at - clock_timestamp())))
+        else 0
+      end)
     from private.live_state as state
-    left join private.accounts as account on account.account_id = v_account_id);
+    left join private.accounts as account on account.account_id = v_account_id
+    left join private.pending_broadcasts as pending on pending.account_no = account.account_no);
 end
 $$;
 

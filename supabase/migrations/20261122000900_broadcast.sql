@@ -37,6 +37,8 @@ create function private.send_broadcast(
 returns void
 language plpgsql
 set search_path = ''
+-- realtime.messages has local times, and a caller may choose the time zone of a request.
+set timezone = 'UTC'
 as $$
 begin
   -- A payload that is null is stored, and the server drops it.
@@ -50,7 +52,7 @@ begin
   if current_setting('realtime.topic', true) is distinct from topic then
     if not exists (
       select from realtime.messages as message
-      where message.inserted_at >= least(localtimestamp, timezone('utc', now()))
+      where message.inserted_at >= localtimestamp
         and message.topic = send_broadcast.topic
         and message.event = send_broadcast.event
         and message.payload - 'id' = send_broadcast.payload - 'id'

@@ -11,7 +11,7 @@ as $$
 declare
   -- Longer than the present interval, else accounts that wait would seem to have gone.
   v_window constant interval := greatest(interval '10 seconds', present * 1.25);
-  v_since constant timestamp := timezone('utc', clock_timestamp() - v_window);
+  v_until constant timestamp := timezone('utc', clock_timestamp());
   v_settings private.live_settings;
   v_streams bigint;
   v_used double precision;
@@ -25,7 +25,8 @@ begin
   from (
     select count(*) as messages
     from realtime.messages as message
-    where message.inserted_at >= v_since
+    where message.inserted_at > v_until - v_window
+      and message.inserted_at <= v_until
       and message.extension = 'broadcast' and message.private
       and message.event in ('signals_ingested', 'signals_advanced')
     group by message.topic, message.event
@@ -79,7 +80,7 @@ as $$
 declare
   v_now constant timestamptz := clock_timestamp();
   v_account private.accounts;
-  v_told bigint := 0;
+  v_locked bigint := 0;
 begin
   for v_account in
     select account.*
@@ -92,15 +93,16 @@ begin
     for no key update of account skip locked
   loop
     -- It looks again, under the lock: somebody else may have told it meanwhile.
-    v_told := v_told + private.tell_pending(v_account)::integer;
+    perform private.tell_pending(v_account);
+    v_locked := v_locked + 1;
   end loop;
-  return v_told;
+  return v_locked;
 end
 $$;
 
 comment on function private.tell_due is
 'Tells what is due of 50 accounts at most, but of none that is locked: who has the lock tells it, or the
-next step. Returns of how many.';
+next step. Returns how many are locked now, told by this or by somebody just before.';
 
 create function private.broadcast_step()
 returns bigint
@@ -110,11 +112,12 @@ set search_path = ''
 as $$
 declare
   v_interval interval := private.decide_interval();
-  v_told bigint := private.tell_due();
+  v_locked bigint := private.tell_due();
   v_next_due_at timestamptz;
 begin
-  if v_told > 0 then
-    return v_told;
+  -- Whoever sleeps holds no lock.
+  if v_locked > 0 then
+    return v_locked;
   end if;
   select min(pending.due_at) into v_next_due_at
   from private.pending_broadcasts as pending

@@ -90,7 +90,10 @@ async def new_account(connection: asyncpg.Connection, tier: str = "elite") -> uu
 
 async def sign_up(connection: asyncpg.Connection, account_id: uuid.UUID) -> None:
     """Make the user of an account, and the session that `caller` claims to be of."""
-    await connection.execute("insert into auth.users (id) values ($1)", account_id)
+    await connection.execute(
+        "insert into auth.users (id, aud, created_at) values ($1, 'authenticated', now())",
+        account_id,
+    )
     await connection.execute(
         "insert into auth.sessions (id, user_id, aal) values ($1, $1, 'aal1')", account_id
     )

@@ -198,9 +198,14 @@ class Forwarder:
                     lane.batched -= len(batch.records)
                 else:
                     lane.resend.append(batch)
-        for served in adopted:
-            del self._served[served.uuid], self._dead_letters[served.uuid]
-            served.close()
+        self._release(adopted)
+
+    def _release(self, slots: Sequence[ServedSlot]) -> None:
+        """Serve these no more, whichever of them cannot be closed cleanly."""
+        with ExitStack() as closing:
+            for served in slots:
+                del self._served[served.uuid], self._dead_letters[served.uuid]
+                closing.callback(served.close)
 
     def release_foreign(self) -> list[Path]:
         """Let go of slots that new writers use for accounts whose credentials are not here."""
@@ -209,9 +214,7 @@ class Forwarder:
             for served in self._served.values()
             if not served.unfinished and not self.serves(served.identities)
         ]
-        for served in foreign:
-            del self._served[served.uuid], self._dead_letters[served.uuid]
-            served.close()
+        self._release(foreign)
         return [served.slot.path for served in foreign]
 
     def read(self) -> int:

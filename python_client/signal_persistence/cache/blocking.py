@@ -52,6 +52,7 @@ class SignalCache:
         **options: Unpack[QuestionOptions],
     ) -> CachedSignals:
         """As `AsyncSignalCache.newest`."""
+        self._require_own_process()
         question = self._cache.question(count, options)
         stale = self._cache.max_stale if max_stale is None else max_stale
         found = self._cache.look(question, at_least, stale)
@@ -72,10 +73,12 @@ class SignalCache:
 
     def wrote(self, done: DeliveryReport | AdvanceVerdict) -> None:
         """As `AsyncSignalCache.wrote`."""
+        self._require_own_process()
         self._cache.wrote(done)
 
     def stats(self) -> CacheStats:
         """Return the counts of this moment."""
+        self._require_own_process()
         return self._cache.stats()
 
     def wait_until_live(self, timeout: float) -> None:
@@ -104,7 +107,14 @@ class SignalCache:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if os.getpid() != self._process:
+        try:
+            self._require_own_process()
+        except ClosedError:
             work.close()
-            raise ClosedError("Cannot read here: this cache is of the parent process; make one.")
+            raise
         return self._loop.run(work)
+
+    def _require_own_process(self) -> None:
+        """Before all else: who held the memory's lock at the fork never lets go of it here."""
+        if os.getpid() != self._process:
+            raise ClosedError("Cannot read here: this cache is of the parent process; make one.")

@@ -41,8 +41,8 @@ select set_config('tests.alice', :'alice', true), set_config('tests.trader', :'t
 \g /dev/null
 
 -- As when the Realtime server has made no partition: realtime.send only warns. Its inserted_at is in
--- the session's time zone, here five days ahead.
-set local timezone = '<ahead>-120';
+-- the zone of the function, here five days ahead.
+alter function private.send_broadcast(jsonb, text, text) set timezone = '<ahead>-120';
 select is(tests.failing(), '0 t', 'all is well');
 select is(
   tests.ingest(:'alice', tests.signals(:'trader', 2)) ->> 'accepted', '2',
@@ -71,7 +71,7 @@ select ok(
     and clock_timestamp() + interval '5 seconds' from private.pending_broadcasts),
   'and, when it fails again, in 5 seconds once more');
 
-set local timezone = 'UTC';
+alter function private.send_broadcast(jsonb, text, text) set timezone = 'UTC';
 select is(tests.retry(), 1::bigint, 'with a partition');
 select is(
   tests.told(),
@@ -81,18 +81,18 @@ select is_empty('select from private.pending_broadcasts', 'and done with');
 select is(tests.failing(), '0 t', 'all is well again');
 
 -- An error that a broadcast of events meets first.
-set local timezone = '<ahead>-120';
+alter function private.send_broadcast(jsonb, text, text) set timezone = '<ahead>-120';
 select is(
   tests.advance(:'alice', jsonb_build_array(
     tests.change(tests.signals(:'trader', 1) -> 0, 'executed'))) ->> 'accepted', '1',
   'a change is stored');
-set local timezone = 'UTC';
+alter function private.send_broadcast(jsonb, text, text) set timezone = 'UTC';
 select tests.retry() as told \gset
 select is((tests.told())[4:], array['account signals_advanced 2-2'], 'and told later');
 
 -- Not even this can fail an ingest.
 alter table private.pending_broadcasts add constraint planted check (account_no is null) not valid;
-set local timezone = '<ahead>-120';
+alter function private.send_broadcast(jsonb, text, text) set timezone = '<ahead>-120';
 select is(
   tests.ingest(:'alice', tests.signals(:'trader', 1, 30)) ->> 'accepted', '1',
   'a batch is stored even where it cannot be noted that it was not told');

@@ -41,7 +41,16 @@ select results_eq(
 
 -- What reclaim_step does once no such reader is left.
 update private.days set last_packed_by = null \g /dev/null
-select tests.finish('private.retention_step') \g /dev/null
+-- Autovacuum may have the partition just now, and a step waits 200 ms for it: the job comes again.
+do $$
+begin
+  for try in 1..50 loop
+    perform tests.finish('private.retention_step');
+    exit when not exists (select from the_day);
+    perform pg_sleep(0.1);
+  end loop;
+end
+$$;
 select is_empty('select * from the_day', 'then it is');
 select is(
   (select count(*)::integer from public.signals where account_id = :'alice'), 10,
