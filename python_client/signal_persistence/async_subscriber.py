@@ -510,10 +510,15 @@ class AsyncSubscriber:
         if self._subscription.check_wanted:
             self._check_wanted.set()
         if self._subscription.rejoin_wanted and self._channel is not None:
-            said = "signals are stored that it did not tell of"
-            self._channel.leave(Loss(StateReason.BROADCASTS_MISSING, said))
+            self._channel.leave(self._loss_of_what_brings_nothing())
         self._note_state()
         self._set_timer()
+
+    def _loss_of_what_brings_nothing(self) -> Loss:
+        if self.state_reason is StateReason.BROADCASTS_MISSING:
+            return Loss(self.state_reason, "signals are stored that it did not tell of")
+        said = "the server did not say that it follows the database"
+        return Loss(StateReason.CONNECTION_LOST, said)
 
     def _note_state(self) -> None:
         state, reason = self._subscription.state, self._subscription.reason

@@ -184,7 +184,7 @@ class _Connection:
         self._heard()
 
     async def _subscribe(self) -> None:
-        await self._channel.subscribe(self._changed)
+        await self._channel.subscribe(self._guarded(self._changed))
 
     async def _reported(self, work: Callable[[], Awaitable[None]]) -> None:
         if self._lost.done():
@@ -240,13 +240,15 @@ class _Connection:
         if system.message == _REPLICATION_READY:
             self._listener.on_replication_ready()
 
-    @staticmethod
-    def _guarded(callback: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """An exception that reaches the library would end its listening without a word."""
 
-        def call(argument: Any) -> None:
+        def call(*arguments: Any) -> None:
+            if self._lost.done():
+                # What still comes while it closes must not be taken for the next one's.
+                return
             try:
-                callback(argument)
+                callback(*arguments)
             except Exception:
                 _log.exception("Cannot take in a message of the live channel")
 

@@ -68,8 +68,8 @@ class Subscriber:
             return
         self._closed = True
         self._subscriber.end_callbacks()
-        if self._subscriber.is_callback():
-            # It cannot wait for itself.
+        if self._subscriber.is_callback() or self._loop.is_current():
+            # A callback, on its thread or on the loop, cannot wait for itself.
             self._loop.finish(lambda: self._close_softly(timeout))
             return
         self._loop.run(self._subscriber.close(timeout))

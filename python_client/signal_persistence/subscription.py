@@ -28,7 +28,10 @@ GRACE_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 2.0
 """A check that has no answer after so long has failed."""
 REJOIN_SECONDS: Final = 5.0
-"""How long a channel has after its join to prove that broadcasts come again."""
+"""How long a channel has at least after another join to prove that broadcasts come again."""
+
+READY_SECONDS: Final = 15.0
+"""If the server has not said so long after a join that it follows the database, it never will."""
 
 
 class SubscriptionState(StrEnum):
@@ -95,6 +98,7 @@ class Subscription:
         self._check_interval = check_interval
         self._own_channel = own_channel
         self._now = 0.0
+        self._answered_at = 0.0
         self._proven_at = 0.0
         self._check_at = check_interval
         self._behind: tuple[int, float] | None = None
@@ -108,7 +112,7 @@ class Subscription:
         self._answerable_at: float | None = None
         self._unpushed: tuple[int, float] | None = None
         self._missing = False
-        self._rejoin_at = 0.0
+        self._given_time_at = -math.inf
         self._state = SubscriptionState.CONNECTING
         self._reason: StateReason | None = StateReason.NOT_JOINED
 
@@ -139,7 +143,8 @@ class Subscription:
     @property
     def rejoin_wanted(self) -> bool:
         """Whether to leave the channel, which brings nothing, and join again."""
-        return self._missing and self._joined and self._replicating and self._now >= self._rejoin_at
+        may_rejoin = self._closed is None and self._joined and self._brings_nothing
+        return may_rejoin and self._now >= self._rejoin_at
 
     @property
     def wake_at(self) -> float:
@@ -149,7 +154,7 @@ class Subscription:
             moments.append(self._unpushed[1])
         if self._behind is not None:
             moments.append(self._behind[1] + GRACE_SECONDS)
-        if self._missing:
+        if self._brings_nothing:
             moments.append(self._rejoin_at)
         return min((moment for moment in moments if moment > self._now), default=math.inf)
 
@@ -158,7 +163,8 @@ class Subscription:
         self._now = now
         if self._unpushed is not None and now >= self._unpushed[1]:
             self._unpushed = None
-            self._rejoin_at = self._rejoin_at if self._missing else now
+            if not self._missing:
+                self._given_time_at = -math.inf
             self._missing = True
         self._judge()
 
@@ -166,7 +172,7 @@ class Subscription:
         """The channel is joined: what was stored while it was not has to be fetched."""
         self._joined = self._ever_joined = True
         self._replicating = False
-        self._rejoin_at = self._now + REJOIN_SECONDS
+        self._given_time_at = self._now
         self._not_answerable()
         self._signals.doubt()
         self._judge()
@@ -208,7 +214,7 @@ class Subscription:
     def page(self, query: SeqQuery, page: Page) -> None:
         """Take in the answer to `query`, however long ago it was asked."""
         self._signals.page(query, page)
-        self._proven()
+        self._answered()
         if self._replicating and self._answerable_at is None and self._signals.is_settled:
             self._become_answerable(page.last_seq)
         newest = page.last_seq
@@ -222,7 +228,7 @@ class Subscription:
         """Take in the answer to a check: where the account is, and its broadcasts' interval."""
         self._interval = broadcast_interval
         self._signals.known(last_seq)
-        self._proven()
+        self._answered()
         if not self._own_channel:
             self._shown(last_seq)
         elif not self._signals.is_behind:
@@ -246,10 +252,31 @@ class Subscription:
         """How long after the database showed a signal its broadcast may still come."""
         return GRACE_SECONDS + (self._interval or 0.0)
 
+    @property
+    def _brings_nothing(self) -> bool:
+        return self._missing or not self._replicating
+
+    @property
+    def _rejoin_at(self) -> float:
+        """When to leave a channel that has not proved itself: late enough for a late broadcast."""
+        if not self._replicating:
+            return self._given_time_at + READY_SECONDS
+        proof = 2 * self._lateness + self._check_interval
+        return self._given_time_at + max(REJOIN_SECONDS, proof)
+
+    def _answered(self) -> None:
+        """The database has just shown where the account is."""
+        self._answered_at = self._now
+        self._proven()
+
     def _proven(self) -> None:
-        """It has just been shown where the account is."""
+        """It has just been shown where the account is, if only by a broadcast.
+
+        All broadcasts may be late by the same time: they put off a check once, not for ever.
+        """
         self._proven_at = self._now
-        self._check_at = self._now + self._check_interval
+        latest = self._answered_at + 2 * self._check_interval
+        self._check_at = min(self._now + self._check_interval, latest)
 
     def _not_answerable(self) -> None:
         """From here on the channel need not have told of what is stored."""

@@ -285,8 +285,9 @@ async def test_a_coroutine_as_on_signal_is_awaited_on_the_loop(
     assert seen == ids
 
 
+@pytest.mark.parametrize("on_loop", [False, True], ids=["on a thread", "on the loop"])
 def test_a_callback_may_close_its_own_subscriber_and_the_rest_stays_behind_the_cursor(
-    stack: RunningStack, publisher: Publisher
+    stack: RunningStack, publisher: Publisher, on_loop: bool
 ) -> None:
     asyncio.run(publisher.publish(10))
     seen: list[int] = []
@@ -296,12 +297,15 @@ def test_a_callback_may_close_its_own_subscriber_and_the_rest_stays_behind_the_c
         if signal.seq == 6:
             subscriber.close()
 
+    async def close_at_6_on_the_loop(signal: StoredSignal) -> None:
+        close_at_6(signal)
+
     subscriber = Subscriber(
         stack.api_url,
         stack.publishable_key,
         publisher.credentials,
         after_seq=0,
-        on_signal=close_at_6,
+        on_signal=close_at_6_on_the_loop if on_loop else close_at_6,
     )
     with subscriber:
         subscriber.wait()

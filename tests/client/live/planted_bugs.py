@@ -94,8 +94,26 @@ BUGS = [
     any_core(
         "a channel that brings nothing is never left",
         "subscription.py",
-        "self._missing and self._joined and self._replicating and self._now >= self._rejoin_at",
-        "False",
+        "return may_rejoin and self._now >= self._rejoin_at",
+        "return False",
+    ),
+    any_core(
+        "a channel is left before a late broadcast can prove it",
+        "subscription.py",
+        "max(REJOIN_SECONDS, proof)",
+        "REJOIN_SECONDS",
+    ),
+    any_core(
+        "a channel of which the server never says that it follows is kept",
+        "subscription.py",
+        "return self._missing or not self._replicating",
+        "return self._missing",
+    ),
+    any_core(
+        "broadcasts put off a check for ever",
+        "subscription.py",
+        "min(self._now + self._check_interval, latest)",
+        "self._now + self._check_interval",
     ),
     any_core(
         "a broadcast that is too late proves the channel",
@@ -112,8 +130,8 @@ BUGS = [
     any_core(
         "it is live before the server follows the database",
         "subscription.py",
-        "        if not self._replicating:\n",
-        "        if False:\n",
+        "        if not self._replicating:\n            return SubscriptionState",
+        "        if False:\n            return SubscriptionState",
     ),
     any_core(
         "checks without an answer go unnoticed",
@@ -167,6 +185,20 @@ BUGS = [
         "a lost channel is not told before its connection is closed",
         "            self._listener.on_lost(loss)\n",
         "",
+    ),
+    PlantedBug(
+        "a lost connection goes on telling",
+        "channel.py",
+        "            if self._lost.done():\n                # What",
+        "            if False:\n                # What",
+        "tests/client/test_channel.py::test_a_lost_connection_tells_nothing_more",
+    ),
+    PlantedBug(
+        "a callback on the loop waits for itself when it closes",
+        "subscriber.py",
+        "        if self._subscriber.is_callback() or self._loop.is_current():",
+        "        if self._subscriber.is_callback():",
+        f"{ON_STACK}::test_a_callback_may_close_its_own_subscriber_and_the_rest_stays_behind_the_cursor",
     ),
     PlantedBug(
         "a new token stays with the client",

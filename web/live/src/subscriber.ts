@@ -226,7 +226,8 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
       } catch (error) {
         this.#problem(`onSignal threw at seq ${signal.seq}: ${error}`);
       }
-      if (!this.#isClosed) this.#inHand = null;
+      // After an error that cannot pass, what was fetched before it is still handed out.
+      if (this.reason !== "closed_by_user") this.#inHand = null;
     }
   }
 
@@ -269,8 +270,13 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     this.#changed.beat();
     clearTimeout(this.#timer);
     const { state, reason, wakeAt, rejoinWanted } = this.#subscription;
-    if (rejoinWanted) {
-      this.#channel?.leave("broadcasts_missing", "signals are stored that it did not tell of");
+    if (rejoinWanted && reason === "broadcasts_missing") {
+      this.#channel?.leave(reason, "signals are stored that it did not tell of");
+    } else if (rejoinWanted) {
+      this.#channel?.leave(
+        "connection_lost",
+        "the server did not say that it follows the database",
+      );
     }
     if (state !== "closed" && wakeAt < Infinity) {
       this.#timer = setTimeout(() => this.#note(() => {}), wakeAt - this.#now);

@@ -77,8 +77,10 @@ export interface SubscriptionOptions {
 const GRACE_MS = 1000;
 /** A check that has no answer after so long has failed. */
 export const CHECK_MS = 2000;
-/** How long a channel has after its join to prove that broadcasts come again. */
+/** How long a channel has at least after another join to prove that broadcasts come again. */
 const REJOIN_MS = 5000;
+/** If the server has not said so long after a join that it follows the database, it never will. */
+const READY_MS = 15_000;
 
 /** Follows one account: its signals each once and by seq, and how far that can be trusted. */
 export class Subscription {
@@ -86,6 +88,7 @@ export class Subscription {
   readonly #checkIntervalMs: number;
   readonly #ownChannel: boolean;
   #now = 0;
+  #answeredAt = 0;
   #provenAt = 0;
   #checkAt: number;
   /** Up to which seq something is missing, and since when. */
@@ -101,7 +104,7 @@ export class Subscription {
   #answerableAt: number | null = null;
   #unpushed: { readonly seq: number; readonly until: number } | null = null;
   #missing = false;
-  #rejoinAt = 0;
+  #givenTimeAt = -Infinity;
   #state: State = "connecting";
   #reason: Reason | null = "not_joined";
 
@@ -142,7 +145,8 @@ export class Subscription {
 
   /** Whether to leave the channel, which brings nothing, and join again. */
   get rejoinWanted(): boolean {
-    return this.#missing && this.#joined && this.#replicating && this.#now >= this.#rejoinAt;
+    const mayRejoin = this.#closed === null && this.#joined && this.#bringsNothing;
+    return mayRejoin && this.#now >= this.#rejoinAt;
   }
 
   /** The next time at which a tick changes something. */
@@ -150,7 +154,7 @@ export class Subscription {
     const moments = [this.#checkAt, this.#unreachableAt];
     if (this.#unpushed !== null) moments.push(this.#unpushed.until);
     if (this.#behind !== null) moments.push(this.#behind.since + GRACE_MS);
-    if (this.#missing) moments.push(this.#rejoinAt);
+    if (this.#bringsNothing) moments.push(this.#rejoinAt);
     return Math.min(...moments.filter((moment) => moment > this.#now));
   }
 
@@ -159,7 +163,7 @@ export class Subscription {
     this.#now = now;
     if (this.#unpushed !== null && now >= this.#unpushed.until) {
       this.#unpushed = null;
-      if (!this.#missing) this.#rejoinAt = now;
+      if (!this.#missing) this.#givenTimeAt = -Infinity;
       this.#missing = true;
     }
     this.#judge();
@@ -169,7 +173,7 @@ export class Subscription {
   joined(): void {
     this.#joined = this.#everJoined = true;
     this.#replicating = false;
-    this.#rejoinAt = this.#now + REJOIN_MS;
+    this.#givenTimeAt = this.#now;
     this.#notAnswerable();
     this.#signals.doubt();
     this.#judge();
@@ -216,7 +220,7 @@ export class Subscription {
   /** Take in the answer to a query, however long ago it was asked. */
   page(query: SeqQuery, page: Page): void {
     this.#signals.page(query, page);
-    this.#proven();
+    this.#answered();
     if (this.#replicating && this.#answerableAt === null && this.#signals.isSettled) {
       this.#becomeAnswerable(page.last_seq);
     }
@@ -229,7 +233,7 @@ export class Subscription {
   head({ last_seq, broadcast_interval_ms }: Head): void {
     this.#intervalMs = broadcast_interval_ms;
     this.#signals.known(last_seq);
-    this.#proven();
+    this.#answered();
     if (!this.#ownChannel) {
       this.#shown(last_seq);
     } else if (!this.#signals.isBehind) {
@@ -257,10 +261,31 @@ export class Subscription {
     return GRACE_MS + (this.#intervalMs ?? 0);
   }
 
-  /** It has just been shown where the account is. */
+  get #bringsNothing(): boolean {
+    return this.#missing || !this.#replicating;
+  }
+
+  /** When to leave a channel that has not proved itself: late enough for a late broadcast. */
+  get #rejoinAt(): number {
+    if (!this.#replicating) return this.#givenTimeAt + READY_MS;
+    const proofMs = 2 * this.#latenessMs + this.#checkIntervalMs;
+    return this.#givenTimeAt + Math.max(REJOIN_MS, proofMs);
+  }
+
+  /** The database has just shown where the account is. */
+  #answered(): void {
+    this.#answeredAt = this.#now;
+    this.#proven();
+  }
+
+  /**
+   * It has just been shown where the account is, if only by a broadcast. All broadcasts may be
+   * late by the same time: they put off a check once, not for ever.
+   */
   #proven(): void {
     this.#provenAt = this.#now;
-    this.#checkAt = this.#now + this.#checkIntervalMs;
+    const latest = this.#answeredAt + 2 * this.#checkIntervalMs;
+    this.#checkAt = Math.min(this.#now + this.#checkIntervalMs, latest);
   }
 
   /** From here on the channel need not have told of what is stored. */

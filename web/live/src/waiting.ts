@@ -15,10 +15,11 @@ export function delay(ms: number, signal?: AbortSignal): Promise<void> {
 export function unlessAborted<T>(value: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal.reason);
-    if (signal.aborted) return abort();
-    signal.addEventListener("abort", abort);
     value.then(resolve, reject)
       .finally(() => signal.removeEventListener("abort", abort));
+    // Only now: whatever comes of `value` has to be handled, also when nobody waits for it.
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort);
   });
 }
 

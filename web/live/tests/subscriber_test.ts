@@ -3,6 +3,8 @@
 
 import { deepStrictEqual, rejects, strictEqual, throws } from "node:assert/strict";
 import { SignalSubscriber, type SubscriberOptions } from "../src/subscriber.ts";
+import { delay } from "../src/waiting.ts";
+import { signalAt } from "./example_signal.ts";
 
 function subscriber(options: Partial<SubscriberOptions> = {}): SignalSubscriber {
   return new SignalSubscriber({
@@ -47,6 +49,36 @@ Deno.test("a token that names no user closes it, and is thrown to whoever waits 
   strictEqual(live.reason, "failed");
   await live.close();
 });
+
+Deno.test("what was fetched before an error that cannot pass is handed out, and the cursor is after it", async () => {
+  const seen: number[] = [];
+  const live = subscriber({
+    accessToken: () => Promise.resolve(`x.${btoa('{"sub":"an account"}')}.x`),
+    fetch: onePageOfTwo(),
+    afterSeq: 0,
+    onSignal: async ({ seq }) => {
+      seen.push(seq);
+      while (live.state !== "closed") await delay(5);
+    },
+  });
+  await live.start();
+  while (seen.length < 2) await delay(5);
+  await live.close();
+  strictEqual(live.reason, "failed");
+  deepStrictEqual([seen, live.cursor], [[1, 2], 2]);
+});
+
+/** A service that gives a page with more to come, and refuses to give the next. */
+function onePageOfTwo(): typeof fetch {
+  let asked = 0;
+  return (address) => {
+    const isRefused = String(address).includes("query-signals") && asked++ > 0;
+    const page = { signals: [signalAt(1), signalAt(2)], next_cursor: "more", last_seq: 9 };
+    return Promise.resolve(
+      isRefused ? Response.json({ code: "forbidden" }, { status: 403 }) : Response.json(page),
+    );
+  };
+}
 
 function unreachable(): Promise<Response> {
   return Promise.reject(new TypeError("the network is away"));

@@ -1,0 +1,66 @@
+"""What a connection of the live channel does without a stack; the rest is in tests/client/live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from realtime import AsyncRealtimeClient
+from realtime.message import ServerMessageAdapter
+
+from signal_persistence.channel import EVENT, Loss, _Connection
+from signal_persistence.subscription import StateReason
+
+TOPIC = "realtime:topic"
+BROADCAST = {
+    "event": "broadcast",
+    "topic": TOPIC,
+    "ref": None,
+    "payload": {"type": "broadcast", "event": EVENT, "payload": {}},
+}
+READY = {
+    "event": "system",
+    "topic": TOPIC,
+    "ref": None,
+    "payload": {
+        "channel": "topic",
+        "extension": "system",
+        "message": "Replication connection established",
+        "status": "ok",
+    },
+}
+
+
+class Told:
+    """A listener that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_joined(self) -> None:
+        self.events.append("joined")
+
+    def on_replication_ready(self) -> None:
+        self.events.append("replication ready")
+
+    def on_broadcast(self, payload: Mapping[str, Any]) -> None:
+        self.events.append("broadcast")
+
+    def on_lost(self, loss: Loss) -> None:
+        self.events.append("lost")
+
+
+async def test_a_lost_connection_tells_nothing_more() -> None:
+    told = Told()
+    client = AsyncRealtimeClient("ws://localhost", token="a key", auto_reconnect=False)
+    connection = _Connection(client, "topic", told)
+
+    def receive() -> None:
+        for frame in (READY, BROADCAST):
+            message = ServerMessageAdapter.validate_python(frame)
+            client.channels[TOPIC]._handle_message(message)
+
+    receive()
+    connection.lose(Loss(StateReason.SILENT, "nothing was heard"))
+    receive()
+    assert told.events == ["replication ready", "broadcast", "lost"]
