@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -631,8 +632,9 @@ def is_caught(bug: PlantedBug) -> bool:
     return done.returncode == 1 and " failed" in done.stdout
 
 
-def main() -> None:
-    chosen = [bug for bug in BUGS if all(word in bug.name for word in sys.argv[1:])]
+def plant(bugs: Sequence[PlantedBug]) -> None:
+    """Plant those whose names hold all words of the command line; end with what is not caught."""
+    chosen = [bug for bug in bugs if all(word in bug.name for word in sys.argv[1:])]
     missed = [bug.name for bug in chosen if not _try(bug)]
     sys.exit(f"Not caught: {', '.join(missed)}" if missed else 0)
 
@@ -646,4 +648,4 @@ def _try(bug: PlantedBug) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    plant(BUGS)
