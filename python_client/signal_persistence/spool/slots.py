@@ -1,5 +1,6 @@
 """Slots: one directory per process that publishes, found again by whoever comes after a crash.
 
+<spool_dir>/<project>/slots.lock    held while the locks of slots are tried or looked at
 <spool_dir>/<project>/slots/0001/
     writer.lock sender.lock    held as long as their processes live; the pid inside is for people
     slot.json                  uuid, lanes, and where the numbers of this epoch begin
@@ -12,9 +13,10 @@ import logging
 import os
 import re
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -43,6 +45,9 @@ from signal_persistence.spool.settings import SpoolSettings
 from signal_persistence.trying import Trying
 
 MAX_SLOTS: Final = 9_999
+_TRYING_SECONDS: Final = 1.0
+"""How long to wait for others who try locks: only one that was stopped takes so long."""
+_TRY_EVERY: Final = 0.001
 _VERSION: Final = 1
 _log: Final = logging.getLogger("signal_persistence")
 
@@ -194,20 +199,21 @@ class Slot:
         """Return None for a slot that others have, or that is not for these lanes."""
         described = _orphaned if adopts else _with_lanes
         files.make_directory(path)
-        # To lock a slot that is then left alone would keep out its owner, who may come just now.
         if described(path, lanes, files) is None:
             return None
         with ExitStack() as undo:
             locks = []
-            for name in ("writer.lock", "sender.lock")[: 1 + as_sender]:
-                lock = files.lock(path / name)
-                if lock is None:
+            with _nobody_else_trying(path, files), ExitStack() as undo_tried:
+                for name in ("writer.lock", "sender.lock")[: 1 + as_sender]:
+                    lock = files.lock(path / name)
+                    if lock is None:
+                        return None
+                    undo_tried.callback(lock.release)
+                    locks.append(lock)
+                slot_file = described(path, lanes, files)
+                if slot_file is None:
                     return None
-                undo.callback(lock.release)
-                locks.append(lock)
-            slot_file = described(path, lanes, files)
-            if slot_file is None:
-                return None
+                undo.push(undo_tried.pop_all())
             slot = cls(path, slot_file, locks, settings, files, as_sender=as_sender)
             undo.pop_all()
             return slot
@@ -310,7 +316,7 @@ class SenderSlot:
         Also None while the slot has no slot.json yet. Raises SpoolError when slot.json is damaged
         or of another version.
         """
-        with ExitStack() as undo:
+        with _nobody_else_trying(path, files), ExitStack() as undo:
             lock = files.lock(path / "sender.lock")
             if lock is None:
                 return None
@@ -328,22 +334,24 @@ class SenderSlot:
 
     def writer_is_alive(self) -> bool:
         """Say whether a process has the writer's lock at this moment."""
-        return self._files.is_locked(self.path / "writer.lock")
+        with _nobody_else_trying(self.path, self._files):
+            return self._files.is_locked(self.path / "writer.lock")
 
     def remove_through(self, fsn: int) -> bool:
         """Remove the segments up to `fsn`, but the last, of a slot without a writer.
 
         Returns False if it has one: a living writer does this itself (`Log.finish_through`).
         """
-        lock = self._files.lock(self.path / "writer.lock")
-        if lock is None:
-            return False
-        try:
-            for first in wholly_through(fsn, first_fsns(self._files, self.path / "log")):
-                self._files.remove(segment_path(self.path / "log", first))
-                self._files.sync_directory(self.path / "log")
-        finally:
-            lock.release()
+        with _nobody_else_trying(self.path, self._files):
+            lock = self._files.lock(self.path / "writer.lock")
+            if lock is None:
+                return False
+            try:
+                for first in wholly_through(fsn, first_fsns(self._files, self.path / "log")):
+                    self._files.remove(segment_path(self.path / "log", first))
+                    self._files.sync_directory(self.path / "log")
+            finally:
+                lock.release()
         return True
 
     def close(self) -> None:
@@ -498,6 +506,29 @@ def _slot_paths(project: Path, files: Files) -> Iterator[Path]:
             yield _slots(project) / name
 
 
+@contextmanager
+def _nobody_else_trying(slot: Path, files: Files) -> Iterator[None]:
+    """Try or look at the locks of a slot while no other process does.
+
+    So a slot that is found locked belongs to somebody. It could else be one who looks at it for a
+    moment: its owner would then go to another, where new signals overtake those left in this one.
+    """
+    ends = time.monotonic() + _TRYING_SECONDS
+    lock = None
+    # Whoever may only read the spool looks at it all the same.
+    with suppress(SpoolError, SpoolFullError):
+        while (lock := files.lock(slot.parent.parent / "slots.lock")) is None:
+            if time.monotonic() > ends:
+                _log.warning("A process has held slots.lock at %s for long", slot.parent.parent)
+                break
+            time.sleep(_TRY_EVERY)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 def _read_slot_file(path: Path, files: Files) -> _SlotFile | None:
     """Return slot.json, None if the slot was never used. Raises SpoolError."""
     content = files.read(path / "slot.json")
@@ -549,6 +580,10 @@ def _orphaned(path: Path, lanes: Sequence[str], files: Files) -> _SlotFile | Non
 def _info(path: Path, slot_file: _SlotFile, files: Files) -> SlotInfo:
     log = path / "log"
     names = files.names(log)
+    with _nobody_else_trying(path, files):
+        has_writer, has_sender = (
+            files.is_locked(path / name) for name in ("writer.lock", "sender.lock")
+        )
     return SlotInfo(
         name=path.name,
         path=path,
@@ -557,8 +592,8 @@ def _info(path: Path, slot_file: _SlotFile, files: Files) -> SlotInfo:
         epoch=slot_file.epoch,
         first_fsn=slot_file.first_fsn,
         log_bytes=sum(files.size(log / name) for name in names if name.endswith(".seg")),
-        has_writer=files.is_locked(path / "writer.lock"),
-        has_sender=files.is_locked(path / "sender.lock"),
+        has_writer=has_writer,
+        has_sender=has_sender,
         damaged=tuple(log / name for name in names if name.endswith(".damaged")),
     )
 

@@ -59,6 +59,13 @@ BUGS = [
         "            files.truncate(path, found.end)",
         "            pass",
     ),
+    PlantedBug(
+        "slots are tried without keeping others from trying them",
+        "spool/slots.py",
+        "            with _nobody_else_trying(path, files), ExitStack() as undo_tried:",
+        "            with ExitStack() as undo_tried:",
+        f"{SLOTS}::test_who_looks_at_a_slot_for_a_moment_does_not_send_its_owner_to_another",
+    ),
     any_power_loss(
         "a segment goes while it holds something unfinished",
         "segments.py",

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -24,6 +25,7 @@ from signal_persistence.spool import (
     default_spool_directory,
     list_slots,
     project_directory,
+    slots,
 )
 from signal_persistence.spool.files import MappedFile, OsFiles
 from tests.client.waiting import wait_until
@@ -269,6 +271,37 @@ sys.stdin.readline()
     finally:
         os.kill(child, signal.SIGKILL)
         parent.communicate()
+
+
+def test_who_looks_at_a_slot_for_a_moment_does_not_send_its_owner_to_another(
+    tmp_path: Path,
+) -> None:
+    with open_slot(tmp_path) as left:
+        left.log.append(0, b"signal")
+    # As one does who tries a slot, finds it to be for others, and lets go of it.
+    trying, tried = (
+        OsFiles().lock(path) for path in (tmp_path / "slots.lock", left.path / "writer.lock")
+    )
+    assert trying is not None
+    assert tried is not None
+    let_go = threading.Timer(0.05, lambda: (tried.release(), trying.release()))
+    let_go.start()
+    with open_slot(tmp_path) as slot:
+        assert (slot.name, slot.recovered.signals) == ("0001", 1)
+    let_go.join()
+
+
+def test_one_who_was_stopped_while_he_tried_slots_stops_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slots, "_TRYING_SECONDS", 0.01)
+    stopped = OsFiles().lock(tmp_path / "slots.lock")
+    assert stopped is not None
+    with open_slot(tmp_path) as slot:
+        assert slot.name == "0001"
+        assert list_slots(tmp_path)[0].has_writer
+    assert "has held slots.lock" in caplog.text
+    stopped.release()
 
 
 def test_a_sender_of_its_own_reads_a_living_writer(tmp_path: Path) -> None:
