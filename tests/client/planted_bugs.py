@@ -247,7 +247,7 @@ BUGS = [
         "an orphan is adopted twice",
         "spool/slots.py",
         '("writer.lock", "sender.lock")[: 1 + as_sender]',
-        '("writer.lock", "sender.lock")[: 1 + as_sender if not adopts else 0]',
+        '("writer.lock", "sender.lock")[: 1 + as_sender if described != _orphaned else 0]',
         f"{ADOPTION}::test_of_two_that_look_at_the_same_time_one_adopts",
     ),
     PlantedBug(
@@ -298,8 +298,8 @@ BUGS = [
     PlantedBug(
         "an adopted slot gets lanes of whoever adopts it",
         "spool/slots.py",
-        "described = _orphaned if adopts else _with_lanes",
-        "described = _with_lanes",
+        "settings, files, _orphaned, as_sender=True)",
+        "settings, files, _with_lanes, as_sender=True)",
         "tests/client/spool/test_slots.py"
         "::test_an_adopted_slot_gets_no_lanes_that_would_keep_others_from_it",
     ),
@@ -453,6 +453,13 @@ BUGS = [
         "max(self._least_messages, self._messages / 2)",
         "self._messages",
         "tests/client/test_pacing.py::test_overload_halves_and_successes_bring_it_back_slowly",
+    ),
+    PlantedBug(
+        "answers that waver shrink what is sent at once",
+        "pacing.py",
+        "max(self._best_messages, self._messages - self._step)",
+        "max(self._least_messages, self._messages - self._step)",
+        "tests/client/test_pacing.py::test_answers_that_waver_make_no_batch_smaller_than_the_first",
     ),
     PlantedBug(
         "a dropped connection counts as never made",

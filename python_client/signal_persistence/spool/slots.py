@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -149,10 +149,12 @@ class Slot:
         Makes a new one if there is none. What an earlier owner left is in its log and journal, to
         be delivered first. Raises SpoolError when the directory cannot be used, SpoolFullError.
         """
-        holding = [path for path in _slot_paths(project, files) if first_fsns(files, path / "log")]
         numbered = (_slots(project) / f"{number:04}" for number in range(1, MAX_SLOTS + 1))
-        for path in chain(holding, (path for path in numbered if path not in holding)):
-            slot = cls._take(path, lanes, settings, files, as_sender=as_sender)
+        for path, described in chain(
+            ((path, _holding_with_lanes) for path in _slot_paths(project, files)),
+            ((path, _with_lanes) for path in numbered),
+        ):
+            slot = cls._take(path, lanes, settings, files, described, as_sender=as_sender)
             if slot is not None:
                 return slot
         raise SpoolError(f"Cannot use the spool at {project}: all {MAX_SLOTS} slots are taken.")
@@ -176,7 +178,7 @@ class Slot:
             if path.name == other_than:
                 continue
             try:
-                slot = cls._take(path, lanes, settings, files, as_sender=True, adopts=True)
+                slot = cls._take(path, lanes, settings, files, _orphaned, as_sender=True)
                 if slot is not None and slot.recovered.signals:
                     return slot
                 if slot is not None:
@@ -192,12 +194,11 @@ class Slot:
         lanes: Sequence[str],
         settings: SpoolSettings,
         files: Files,
+        described: _Described,
         *,
         as_sender: bool,
-        adopts: bool = False,
     ) -> Self | None:
-        """Return None for a slot that others have, or that is not for these lanes."""
-        described = _orphaned if adopts else _with_lanes
+        """Return None for a slot that others have, or that `described` says is to be left alone."""
         files.make_directory(path)
         if described(path, lanes, files) is None:
             return None
@@ -548,6 +549,10 @@ def _read_slot_file(path: Path, files: Files) -> _SlotFile | None:
     return slot_file
 
 
+_Described = Callable[[Path, Sequence[str], Files], _SlotFile | None]
+"""What slot.json is to say when the slot is taken; None for a slot that is to be left alone."""
+
+
 class _UnreadableError(SpoolError):
     """Cannot read slot.json."""
 
@@ -567,6 +572,15 @@ def _with_lanes(path: Path, lanes: Sequence[str], files: Files) -> _SlotFile | N
         return None
     added = tuple(lane for lane in lanes if lane not in slot_file.lanes)
     return msgspec.structs.replace(slot_file, lanes=slot_file.lanes + added)
+
+
+def _holding_with_lanes(path: Path, lanes: Sequence[str], files: Files) -> _SlotFile | None:
+    """Return what `_with_lanes` does, but None for a slot without signals.
+
+    It is asked anew of each slot, and never of a list: one of others that is emptied just now must
+    not go before one that holds signals of these lanes.
+    """
+    return _with_lanes(path, lanes, files) if first_fsns(files, path / "log") else None
 
 
 def _orphaned(path: Path, lanes: Sequence[str], files: Files) -> _SlotFile | None:

@@ -60,6 +60,13 @@ BUGS = [
         "            pass",
     ),
     PlantedBug(
+        "a slot that was emptied while it was looked for goes before one that holds signals",
+        "spool/slots.py",
+        'return _with_lanes(path, lanes, files) if first_fsns(files, path / "log") else None',
+        "return _with_lanes(path, lanes, files)",
+        f"{SLOTS}::test_a_slot_of_others_that_is_emptied_does_not_go_before_one_that_holds_signals",
+    ),
+    PlantedBug(
         "slots are tried without keeping others from trying them",
         "spool/slots.py",
         "            with _nobody_else_trying(path, files), ExitStack() as undo_tried:",

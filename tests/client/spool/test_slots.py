@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -289,6 +290,25 @@ def test_who_looks_at_a_slot_for_a_moment_does_not_send_its_owner_to_another(
     with open_slot(tmp_path) as slot:
         assert (slot.name, slot.recovered.signals) == ("0001", 1)
     let_go.join()
+
+
+def test_a_slot_of_others_that_is_emptied_does_not_go_before_one_that_holds_signals(
+    tmp_path: Path,
+) -> None:
+    others = open_slot(tmp_path, ("b",))
+    others.log.finish_through(others.log.append(0, b"signal"))
+    with open_slot(tmp_path, ("a",)) as left:
+        left.log.append(0, b"signal")
+
+    class EmptiedMeanwhile(OsFiles):
+        def names(self, directory: Path) -> Sequence[str]:
+            names = super().names(directory)
+            if directory == others.path / "log":
+                others.close()
+            return names
+
+    with Slot.open(tmp_path, ("a",), SETTINGS, files=EmptiedMeanwhile()) as slot:
+        assert (slot.name, slot.recovered.signals) == (left.name, 1)
 
 
 def test_one_who_was_stopped_while_he_tried_slots_stops_nobody_else(
