@@ -1,9 +1,11 @@
 """scripts/bench end-to-end: producer → edge function → commit, beside the naive peer.
 
 A stack of its own (fsync on) runs on this machine with everything else. Producer processes publish
-at the given rate through the public client; afterwards every signal is read back over a direct
-connection and compared with the journals of the processes. Accounts start at random moments within
-one linger, as traders do; a short warm-up, of which nothing counts, goes before. The figures:
+at the given rate through the public client, each for some of the accounts; afterwards every signal
+is read back over a direct connection and compared with the journals of the processes. Accounts
+start at random moments within one linger, as traders do; a short warm-up, of which nothing counts,
+goes before. With --agent the processes are the workers of one host: each publishes for one account,
+which it may share with others, and one agent sends for all of them. The figures:
 
 ack_ms          from sending a request to its verdict, which comes after the commit, per request;
                 ack_ms_per_signal counts a request once for each of its signals
@@ -23,17 +25,20 @@ import asyncio
 import dataclasses
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from benchmarks.host_agent import host_agent
 from benchmarks.naive import NaivePlan, insert_one_by_one, naive_table
 from benchmarks.processes import run_together
 from benchmarks.project import Project, bench_project, say
-from benchmarks.publishing import Published, PublishPlan, publish
+from benchmarks.publishing import Published, PublishPlan, Target, publish
 from benchmarks.report import MINIMUM_RUNS, machine, medians, percentiles, write
-from benchmarks.stored import Comparison, compare
+from benchmarks.stored import Comparison, compare, joined
 from local_stack.errors import StackError
 
 P95_LIMIT_MS = 10.0
@@ -43,7 +48,6 @@ BACKLOG_SECONDS = 1.0
 RATE_KEPT = 0.98
 SEARCH_FACTOR = 2.0
 CLOSE_ENOUGH = 1.1
-LINGER_SECONDS = 0.1
 MUST_BE_ZERO = ("lost", "duplicated", "phantoms", "gaps", "not_accepted")
 
 
@@ -93,7 +97,7 @@ class Found:
 
     sustained_rate_per_min: float
     highest_rate_per_min: float
-    naive: dict[str, Any]
+    naive: dict[str, Any] | None
     tried: dict[float, Run]
 
 
@@ -110,8 +114,10 @@ def main(argv: list[str]) -> int:
         search = Search(project, options, typical)
         sustained = search.highest(Run.losses, options.search_steps)
         highest = search.highest(Run.failures, options.search_steps)
-        naive = [_naive(project, options) for _ in range(options.runs)]
-    found = Found(sustained, highest, medians(naive), search.tried)
+        naive = [
+            _naive(project, options) for _ in range(options.runs if options.naive_seconds else 0)
+        ]
+    found = Found(sustained, highest, medians(naive) if naive else None, search.tried)
     report = _report(options, typical, found)
     write(report, options.json)
     return 0 if report["ok"] else 1
@@ -128,16 +134,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=MINIMUM_RUNS)
     parser.add_argument("--accounts", type=int, default=4)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--agent", action="store_true", help="send through the agent of the host")
+    parser.add_argument("--linger-ms", type=float, default=100)
     parser.add_argument("--batch-max-messages", type=int, default=500)
     parser.add_argument("--search-steps", type=int, default=8, help="0 skips the search upward")
     parser.add_argument("--search-seconds", type=float, default=10, help="length of each step")
-    parser.add_argument("--naive-seconds", type=float, default=10)
+    parser.add_argument("--naive-seconds", type=float, default=10, help="0 skips the peer")
     parser.add_argument("--warm-up-seconds", type=float, default=3, help="of a run not counted")
     parser.add_argument("--stack-name", default="bench", help="of the stack made for this")
     parser.add_argument("--seed", type=int, default=1, help="of when each account starts")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args(argv)
-    if options.accounts % options.processes:
+    if options.agent and options.processes % options.accounts:
+        parser.error("with --agent, --processes must be a multiple of --accounts")
+    if not options.agent and options.accounts % options.processes:
         parser.error("--accounts must be a multiple of --processes")
     if min(options.rate, options.seconds, options.runs, options.processes) <= 0:
         parser.error("--rate, --seconds, --runs and --processes must be more than 0")
@@ -145,29 +155,48 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _run(project: Project, options: argparse.Namespace, rate_per_min: float, seconds: float) -> Run:
+    linger = options.linger_ms / 1000
     targets = [
-        dataclasses.replace(target, starts_after=random.uniform(0, LINGER_SECONDS))
+        dataclasses.replace(target, starts_after=random.uniform(0, linger))
         for target in project.new_targets(options.accounts)
     ]
-    share = options.accounts // options.processes
-    plans = [
-        PublishPlan(
-            url=project.url,
-            key=project.key,
-            targets=tuple(targets[first : first + share]),
-            signals_per_second=rate_per_min / 60 / options.processes,
-            seconds=seconds,
-            batch_max_messages=options.batch_max_messages,
-        )
-        for first in range(0, options.accounts, share)
-    ]
-    results = run_together(publish, plans, seconds)
+    agent = host_agent(
+        project,
+        targets,
+        linger_ms=options.linger_ms,
+        batch_max_messages=options.batch_max_messages,
+    )
+    with agent if options.agent else nullcontext() as agent_spool:
+        plans = [
+            PublishPlan(
+                url=project.url,
+                key=project.key,
+                targets=shared,
+                signals_per_second=rate_per_min / 60 / options.processes,
+                seconds=seconds,
+                batch_max_messages=options.batch_max_messages,
+                linger_ms=options.linger_ms,
+                agent_spool=agent_spool,
+                place=place,
+                places=options.processes,
+            )
+            for place, shared in enumerate(_shared(targets, options.processes))
+        ]
+        results = run_together(publish, plans, seconds)
     journals = [journal for result in results for journal in result.journals]
-    return _figures(results, asyncio.run(compare(project.database_url, journals)))
+    return _figures(results, asyncio.run(compare(project.database_url, joined(journals))))
+
+
+def _shared(targets: Sequence[Target], processes: int) -> list[tuple[Target, ...]]:
+    """Return the accounts of each process: some of its own, or one that it shares."""
+    return [
+        tuple(targets[place::processes]) or (targets[place % len(targets)],)
+        for place in range(processes)
+    ]
 
 
 def _figures(results: list[Published], compared: Comparison) -> Run:
-    requests = [request for result in results for request in result.requests.values()]
+    requests = _requests(results)
     took = [milliseconds for milliseconds, _ in requests]
     sizes = [signals for _, signals in requests]
     reported = sum(result.statuses["accepted"] for result in results)
@@ -185,6 +214,17 @@ def _figures(results: list[Published], compared: Comparison) -> Run:
         not_accepted=compared.published - reported,
         **dataclasses.asdict(compared),
     )
+
+
+def _requests(results: Sequence[Published]) -> list[list[float]]:
+    """Return milliseconds and size of each; one of the agent's carries signals of many workers."""
+    requests: dict[UUID, list[float]] = {}
+    for result in results:
+        for request_id, (milliseconds, signals) in result.requests.items():
+            request = requests.setdefault(request_id, [0.0, 0])
+            request[0] = max(request[0], milliseconds)
+            request[1] += signals
+    return list(requests.values())
 
 
 def _typical(runs: list[Run]) -> Run:
@@ -247,10 +287,12 @@ def _line(run: Run, rate_per_min: float) -> str:
 
 
 def _report(options: argparse.Namespace, typical: Run, found: Found) -> dict[str, Any]:
-    ratio = round(found.sustained_rate_per_min / found.naive["rate_per_min"], 1)
     failed = typical.failures(options.rate)
-    if ratio < NAIVE_RATIO:
-        failed.append("naive ratio")
+    ratio = None
+    if found.naive is not None:
+        ratio = round(found.sustained_rate_per_min / found.naive["rate_per_min"], 1)
+        if ratio < NAIVE_RATIO:
+            failed.append("naive ratio")
     return {
         "bench": "end-to-end",
         "machine": machine(),
@@ -262,6 +304,8 @@ def _report(options: argparse.Namespace, typical: Run, found: Found) -> dict[str
         "seed": options.seed,
         "accounts": options.accounts,
         "processes": options.processes,
+        "agent": options.agent,
+        "linger_ms": options.linger_ms,
         **dataclasses.asdict(typical),
         "naive": found.naive,
         "naive_ratio": ratio,

@@ -5,10 +5,16 @@ A stack of its own (fsync on) is filled with a generated history of one account
 it out, several times in turn:
 
 seconds        SignalQuery.export by format, through the edge function, until the file is whole
-copy_seconds   COPY … TO STDOUT of one plain table with the same columns, over a direct connection
+copy_seconds   COPY … TO STDOUT of one plain table over a direct connection: the same rows, and the
+               columns of the CSV as they are shown, signal_id too. So it only has to print them:
+               it unpacks nothing, joins nothing, hashes no id, asks no policy and speaks no HTTP
+view_seconds   COPY of the same rows from where they are stored, through the view public.signals
 peer_seconds   supabase-py, page by page of 1,000 by seq, of the same plain table through the REST
                API: `peer_rows` of it, as CSV, times the rest
-copy_ratio     seconds of CSV over copy_seconds; peer_ratio: peer_seconds over seconds of CSV
+copy_ratio     seconds of CSV over copy_seconds, which is the one that is judged, as no database
+               writes the file sooner; view_ratio: over view_seconds, which is what whoever has a
+               connection would wait without an export
+peer_ratio     peer_seconds over seconds of CSV
 client_mb      what the process of the export grew by, at the most
 """
 
@@ -33,7 +39,7 @@ from benchmarks.filling import fill_storage
 from benchmarks.history import HistoryPlan, plan_history
 from benchmarks.jobs import pause_jobs
 from benchmarks.memory import anonymous_mb, collected_mb
-from benchmarks.peers import TABLE, make_plain
+from benchmarks.peers import make_plain
 from benchmarks.project import Project, bench_project, say
 from benchmarks.publishing import Target
 from benchmarks.report import MINIMUM_RUNS, machine, medians, write
@@ -46,15 +52,15 @@ GOAL_SECONDS = 5.0
 COPY_RATIO = 2.0
 PEER_RATIO = 20.0
 PAGE = 1000
-PEER_VIEW = "bench_plain_signals"
-EXPOSE = f"""
-create view public.{PEER_VIEW} as
-select
-  plain.seq, trader.trader_id, plain.symbol, plain.timeframe, plain.generated_at, plain.action,
-  plain.confidence, plain.price, plain.stop_loss, plain.take_profit, plain.valid_until,
-  plain.metadata
-from {TABLE} as plain inner join bench.traders as trader using (trader_no);
-grant select on public.{PEER_VIEW} to authenticated;
+COLUMNS = (
+    "signal_id, seq, trader_id, symbol, timeframe, generated_at, action, confidence, price, "
+    "stop_loss, take_profit, valid_until, metadata"
+)
+PLAIN = "bench_plain_signals"
+MAKE_PLAIN = f"""
+create table public.{PLAIN} as select {COLUMNS} from public.signals order by seq;
+alter table public.{PLAIN} add primary key (seq);
+grant select on public.{PLAIN} to authenticated;
 notify pgrst, 'reload schema';
 """
 
@@ -84,7 +90,8 @@ async def _fill(project: Project, target: Target, signals: int) -> None:
         await plan_history(connection, plan, [target])
         await make_plain(connection, project.database_url, plan)
         filled = await fill_storage(connection, project.database_url, plan, [target])
-        await connection.execute(EXPOSE)
+        await connection.execute(MAKE_PLAIN)
+        await connection.execute(f"vacuum (analyze) public.{PLAIN}")
     finally:
         await connection.close()
     say(f"filled: {filled} bytes per signal")
@@ -101,18 +108,20 @@ def _run(project: Project, target: Target, options: argparse.Namespace) -> dict[
             if form != "parquet":
                 grown = max(grown, watch.grown_mb)
         size = (Path(folder) / "signals.csv").stat().st_size
-        copied, copy_rows = _timed(
-            lambda: asyncio.run(_copy(project.database_url, Path(folder) / "copy.csv"))
-        )
+        copied, copy_rows = _copy(project, PLAIN, Path(folder) / "copy.csv")
+        viewed, view_rows = _copy(project, "signals", Path(folder) / "view.csv")
         peer_rows = min(rows, options.peer_rows)
         paged, _ = _timed(lambda: _page(project, target, Path(folder) / "peer.csv", peer_rows))
-    if not rows == copy_rows > 0:
-        raise StackError(f"Cannot trust the run: {rows} rows were exported, {copy_rows} copied")
+    if not rows == copy_rows == view_rows > 0:
+        raise StackError(
+            f"Cannot trust the run: {rows} rows were exported, {copy_rows} and {view_rows} copied"
+        )
     return {
         "rows": rows,
         "bytes_per_row": round(size / rows, 1),
         "seconds": seconds,
         "copy_seconds": copied,
+        "view_seconds": viewed,
         "peer_seconds": round(paged * rows / peer_rows, 2),
         "peer_rows": peer_rows,
         "client_mb": round(grown, 1),
@@ -129,16 +138,21 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return round(time.perf_counter() - started, 3), result
 
 
-async def _copy(database_url: str, file: Path) -> int:
-    connection = await asyncpg.connect(database_url, command_timeout=3600)
-    try:
-        await connection.execute("set statement_timeout = 0")
-        tag = await connection.copy_from_query(
-            f"select * from public.{PEER_VIEW}", output=file, format="csv", header=True
-        )
-        return int(tag.split()[-1])
-    finally:
-        await connection.close()
+def _copy(project: Project, table: str, file: Path) -> tuple[float, int]:
+    """Return in how many seconds, and how many rows of the table were copied into the file."""
+
+    async def copy() -> int:
+        connection = await asyncpg.connect(project.database_url, command_timeout=3600)
+        try:
+            await connection.execute("set statement_timeout = 0")
+            tag = await connection.copy_from_query(
+                f"select {COLUMNS} from public.{table}", output=file, format="csv", header=True
+            )
+            return int(tag.split()[-1])
+        finally:
+            await connection.close()
+
+    return _timed(lambda: asyncio.run(copy()))
 
 
 def _page(project: Project, target: Target, file: Path, rows: int) -> None:
@@ -152,7 +166,7 @@ def _page(project: Project, target: Target, file: Path, rows: int) -> None:
         seq = 0
         while seq < rows:
             page: list[Any] = (
-                client.table(PEER_VIEW)
+                client.table(PLAIN)
                 .select("*")
                 .gt("seq", seq)
                 .order("seq")
@@ -190,6 +204,7 @@ class _Watch:
 def _report(options: argparse.Namespace, measured: dict[str, Any]) -> dict[str, Any]:
     seconds = measured["seconds"]["csv"]
     copy_ratio = round(seconds / measured["copy_seconds"], 2)
+    view_ratio = round(seconds / measured["view_seconds"], 2)
     peer_ratio = round(measured["peer_seconds"] / seconds, 1)
     goals = {
         "seconds": seconds * 1_000_000 / measured["rows"] <= GOAL_SECONDS,
@@ -205,6 +220,7 @@ def _report(options: argparse.Namespace, measured: dict[str, Any]) -> dict[str, 
         "failed": failed,
         **measured,
         "copy_ratio": copy_ratio,
+        "view_ratio": view_ratio,
         "peer_ratio": peer_ratio,
     }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from benchmarks.stored import SYMBOLS, Journal
@@ -41,6 +43,12 @@ class PublishPlan:
     signals_per_second: float
     seconds: float
     batch_max_messages: int
+    linger_ms: float = 100
+    agent_spool: Path | None = None
+    """The spool whose agent sends for this process; None: it has its own, and sends by itself."""
+    place: int = 0
+    places: int = 1
+    """How many processes may publish for one account: no two make the same signal."""
 
 
 @dataclass(slots=True)
@@ -77,14 +85,16 @@ def publish(plan: PublishPlan, wait_for_the_others: Callable[[], None]) -> Publi
         UUID(target.account_id): AccessToken(target.access_token) for target in plan.targets
     }
     with (
-        tempfile.TemporaryDirectory(prefix="signal-bench-") as spool_dir,
+        _spool(plan) as spool_dir,
         Producer(
             plan.url,
             plan.key,
             credentials,
             spool_dir=spool_dir,
             on_delivery=result.note,
+            linger_ms=plan.linger_ms,
             batch_max_messages=plan.batch_max_messages,
+            agent=plan.agent_spool is not None,
         ) as producer,
     ):
         wait_for_the_others()
@@ -96,10 +106,19 @@ def publish(plan: PublishPlan, wait_for_the_others: Callable[[], None]) -> Publi
     return result
 
 
+@contextmanager
+def _spool(plan: PublishPlan) -> Iterator[Path]:
+    if plan.agent_spool is not None:
+        yield plan.agent_spool
+        return
+    with tempfile.TemporaryDirectory(prefix="signal-bench-") as directory:
+        yield Path(directory)
+
+
 def _publish_evenly(
     plan: PublishPlan, producer: Producer, result: Published, started: float
 ) -> None:
-    base = int(time.time() * 1_000_000)
+    base = int(time.time() * 1_000_000) // plan.places * plan.places + plan.place
     rate = plan.signals_per_second / len(plan.targets)
     total = round(rate * plan.seconds)
     accounts = [UUID(target.account_id) for target in plan.targets]
@@ -111,7 +130,7 @@ def _publish_evenly(
             due = min(total, int((elapsed - target.starts_after) * rate) + 1)
             for number in range(done[place], due):
                 symbol = number % len(SYMBOLS)
-                microseconds = base + number
+                microseconds = base + number * plan.places
                 price = 1000 + number % 9973 / 4
                 signal = _signal(traders[place], symbol, microseconds, price)
                 result.journals[place].note(microseconds, symbol, price)

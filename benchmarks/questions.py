@@ -115,8 +115,10 @@ class Chooser:
         """Ask for the page after a signal somewhere in the tier, as if all before were turned."""
         for _ in range(TRIES):
             reader = self._reader(tier)
-            if before := await self._page_end(reader, self._time(tier)):
-                return Question(reader=reader, before=before)
+            to_time = self._time(tier)
+            if before := await self._page_end(reader, to_time):
+                # A cursor goes with the filter of the page that gave it.
+                return Question(reader=reader, to_time=to_time, before=before)
         raise RuntimeError(f"Cannot benchmark: no account has two signals that are {tier}")
 
     async def filter_trader(self, tier: str) -> Question:

@@ -100,7 +100,7 @@ class FollowPlan:
     key: str
     accounts: tuple[tuple[str, str], ...]
     expected: int
-    check_interval: float
+    check_interval: float | None
     seconds: float
 
 
@@ -137,7 +137,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=100_000, help="signals per minute")
     parser.add_argument("--batch", type=int, default=10, help="signals in each statement")
     parser.add_argument("--seconds", type=float, default=20, help="of each number of subscribers")
-    parser.add_argument("--check-interval", type=float, default=2.0, help="of the subscribers")
+    parser.add_argument("--check-interval", type=float, help="else what the service says")
     parser.add_argument("--stack-name", default="bench", help="of the stack made for this")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args(argv)

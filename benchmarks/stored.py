@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -44,6 +44,17 @@ class Journal:
                 self.symbols, self.microseconds, self.prices, strict=True
             )
         )
+
+
+def joined(journals: Iterable[Journal]) -> list[Journal]:
+    """Put the journals of several processes that published for one account together."""
+    accounts: dict[str, Journal] = {}
+    for journal in journals:
+        account = accounts.setdefault(journal.account_id, Journal(journal.account_id))
+        account.microseconds.extend(journal.microseconds)
+        account.symbols.extend(journal.symbols)
+        account.prices.extend(journal.prices)
+    return list(accounts.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ from signal_persistence.export import ExportOptions, ExportProgress
 from signal_persistence.ledger import ProducerStats
 from signal_persistence.producer import AsyncProducer, Producer
 from signal_persistence.query import AsyncSignalQuery, SignalQuery
-from signal_persistence.reading import Page
+from signal_persistence.reading import Facet, Facets, Page, SignalCount, SignalRow
 from signal_persistence.signal import Outcome, Signal, StoredSignal
 from signal_persistence.subscriber import Subscriber
 from signal_persistence.subscription import StateReason, SubscriptionState
@@ -93,6 +93,8 @@ __all__ = [
     "DeliveryTimeoutError",
     "ExportOptions",
     "ExportProgress",
+    "Facet",
+    "Facets",
     "InvalidChangeError",
     "InvalidQueryError",
     "InvalidSignalError",
@@ -112,9 +114,11 @@ __all__ = [
     "SignalCache",
     "SignalChange",
     "SignalClient",
+    "SignalCount",
     "SignalEvent",
     "SignalPersistenceError",
     "SignalQuery",
+    "SignalRow",
     "StateReason",
     "StoredSignal",
     "Subscriber",

@@ -89,7 +89,8 @@ class SignalEvent(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": 
 
     `seq` counts the account's events from 1 without gaps, apart from the seq of signals. An expiry
     names no single signal: `expired_seqs` are the first and last seq of each run of signals whose
-    `valid_until` has passed by `occurred_at`.
+    `valid_until` has passed by `occurred_at`. `signal` is the signal, with the status of the event,
+    where it was asked for.
     """
 
     seq: int
@@ -109,6 +110,12 @@ class SignalEvent(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": 
     fees: float | None = None
     reason: str | None = None
     expired_seqs: tuple[tuple[int, int], ...] | None = None
+    signal: StoredSignal | None = None
+
+    @property
+    def last_signal_seq(self) -> int:
+        """The highest seq of the signals that it is about."""
+        return max(last for _, last in self.expired_seqs) if self.expired_seqs else self.signal_seq
 
 
 class EventPage(msgspec.Struct, frozen=True):
@@ -116,6 +123,15 @@ class EventPage(msgspec.Struct, frozen=True):
 
     events: tuple[SignalEvent, ...]
     last_seq: int
+
+
+class EventBroadcast(msgspec.Struct, frozen=True):
+    """The broadcast `signals_advanced`: a hint that the events of these seq are stored."""
+
+    first_seq: int
+    last_seq: int
+    broadcast_at: datetime
+    changes: tuple[SignalEvent, ...] | None = None
 
 
 class AsyncSignalLifecycle:
@@ -153,9 +169,20 @@ class AsyncSignalLifecycle:
         }
         return await self._caller.call(_ADVANCE, parameters, _verdict_decoder.decode)
 
-    async def event_page(self, after_seq: int = 0) -> EventPage:
-        """Return the events that follow `after_seq`, up to a page of them."""
-        parameters = {"after_seq": after_seq, "page_size": CONTRACT.limits.page_size}
+    async def event_page(
+        self,
+        after_seq: int = 0,
+        *,
+        page_size: int = CONTRACT.limits.page_size,
+        with_signals: bool = False,
+    ) -> EventPage:
+        """Return the events that follow `after_seq`, up to `page_size` of them.
+
+        With `with_signals`, each has the signal that it is about.
+        """
+        parameters: dict[str, Any] = {"after_seq": after_seq, "page_size": page_size}
+        if with_signals:
+            parameters["with_signals"] = True
         return await self._caller.call(_EVENTS, parameters, _page_decoder.decode)
 
     async def events(self, after_seq: int = 0) -> AsyncIterator[SignalEvent]:

@@ -1,4 +1,4 @@
-"""Follow the signals of an account live with asyncio: each once, in the order of storing."""
+"""Follow an account live with asyncio: each signal and event once, in the order of storing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
+from itertools import groupby
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 from uuid import UUID
 
 import msgspec
 
+from signal_persistence.advance import (
+    AsyncSignalLifecycle,
+    EventBroadcast,
+    EventPage,
+    SignalEvent,
+)
 from signal_persistence.caller import Caller, pause_before
-from signal_persistence.channel import LiveChannel, Loss
+from signal_persistence.channel import ADVANCED, LiveChannel, Loss
 from signal_persistence.coverage import Observation, SeqQuery
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import (
@@ -27,23 +35,36 @@ from signal_persistence.errors import (
     TransportError,
     UnavailableError,
 )
-from signal_persistence.query import AsyncSignalQuery, Route
-from signal_persistence.reading import Broadcast, Page, SignalFilter
-from signal_persistence.refusals import pause_before_joining
-from signal_persistence.signal import StoredSignal
-from signal_persistence.subscription import (
-    CHECK_SECONDS,
-    StateReason,
-    Subscription,
-    SubscriptionState,
+from signal_persistence.event_filter import EventFilter
+from signal_persistence.query import AsyncSignalQuery
+from signal_persistence.reader import Route
+from signal_persistence.reading import (
+    Broadcast,
+    Page,
+    SignalFilter,
+    SignalFilterOptions,
+    require_known,
 )
+from signal_persistence.refusals import pause_after_silence, pause_before_joining
+from signal_persistence.signal import StoredSignal
+from signal_persistence.subscription import StateReason, Subscription, SubscriptionState
 from signal_persistence.token import account_of
 from signal_persistence.user_callback import UserCallback
 
+T = TypeVar("T")
+News = StoredSignal | SignalEvent
+"""What `AsyncSubscriber.news` yields."""
+
 _HEAD: Final = "/rest/v1/rpc/account_head"
 _TRADERS: Final = "/rest/v1/rpc/list_traders"
-_CHECK_JITTER_SECONDS: Final = 0.2
-"""Checks come up to so much later, so that not all subscribers ask at once."""
+_PAGE_SECONDS: Final = 5.0
+"""A page that has not come by then is asked for again, with twice the time."""
+_HEAD_SECONDS: Final = 4.0
+"""A check is asked anew after so long; sooner would only add to what a busy service has to do."""
+_PROMPT_SECONDS: Final = 0.5
+"""An answer that took longer does not tell well what time it is in the database."""
+_EARLIEST_CHECK: Final = 0.9
+"""Each subscriber checks after this part of the interval or a little later: not all at once."""
 _HAND_OUT_AT_ONCE: Final = 100
 _STATES_KEPT: Final = 100
 """Changes of state that wait for a blocked `on_state`; the oldest of more are not told."""
@@ -51,39 +72,44 @@ _STATES_KEPT: Final = 100
 _log = logging.getLogger(__name__)
 
 
-class SubscriberOptions(TypedDict, total=False):
+class SubscriberOptions(SignalFilterOptions, total=False):
     """Which signals to follow, from where, and how.
 
     `after_seq` continues after a saved `cursor`; 0 begins with the first signal ever stored;
     without it, following begins with what is stored from now on. `buffer_signals` bounds what is
     held for a slow reader: beyond it signals are fetched again later, never lost.
     `check_interval` is in seconds: how often the database is asked whether a broadcast was lost,
-    while nothing comes that shows it. `own_channel` listens to the channel of the one trader that
-    `traders` names: None, when that trader has one.
+    while nothing comes that shows it; the service says how often when it is left out. `own_channel`
+    listens to the channel of the one trader that `traders` names: None, when that trader has one.
 
-    `on_signal` is called with each signal instead of iterating, `on_state` with each new state
-    and its reason (None when live). Both run one call at a time, a coroutine function on the event
-    loop, any other on a thread of its own; they may block, and what they raise is logged.
+    With `events` what becomes of the signals of the filter is followed, too, and `news()` yields
+    both; `after_event_seq` continues after a saved `event_cursor`, 0 begins with the first event.
+
+    `on_signal` is called with each signal instead of iterating, `on_event` with each event (which
+    makes it follow events), `on_state` with each new state and its reason (None when live). All
+    run one call at a time, a coroutine function on the event loop, any other on a thread of its
+    own; they may block, and what they raise is logged.
     """
 
-    traders: Iterable[UUID | str] | None
-    symbols: Iterable[str] | None
-    timeframes: Iterable[str] | None
-    actions: Iterable[str] | None
-    min_confidence: float | None
     after_seq: int | None
     buffer_signals: int
-    check_interval: float
+    check_interval: float | None
     own_channel: bool | None
+    events: bool
+    after_event_seq: int | None
     transport: Route
     timeout: float
     on_signal: Callable[[StoredSignal], object] | None
+    on_event: Callable[[SignalEvent], object] | None
     on_state: Callable[[SubscriptionState, StateReason | None], object] | None
 
 
 class _Head(msgspec.Struct, frozen=True):
     last_seq: int
-    broadcast_interval_ms: float = 0.0
+    last_event_seq: int
+    broadcast_interval_ms: float
+    check_interval_ms: float
+    database_time: datetime
 
 
 class _Trader(msgspec.Struct, frozen=True):
@@ -96,7 +122,7 @@ _traders_decoder: Final = msgspec.json.Decoder(list[_Trader])
 
 
 class AsyncSubscriber:
-    """Follow the signals of one account, each once and in seq order.
+    """Follow the signals of one account, each once and in seq order; and their events, if asked.
 
     Use it as an async context manager and iterate over it: entering returns once it is settled
     where following begins, so whatever is stored after that is seen. Broken connections are
@@ -112,16 +138,13 @@ class AsyncSubscriber:
         self._url = url
         self._key = key
         self._credentials = credentials
-        self._filter = SignalFilter.of(
-            traders=options.get("traders"),
-            symbols=options.get("symbols"),
-            timeframes=options.get("timeframes"),
-            actions=options.get("actions"),
-            min_confidence=options.get("min_confidence"),
-        )
+        require_known(options, SubscriberOptions)
+        self._filter = SignalFilter.of(options)
         self._timeout = _positive("timeout", options.get("timeout", 10.0))
+        self._events = _event_filter(options, self._filter)
         _ask_for_one_trader(options.get("own_channel"), self._filter)
         self._subscription = self._new_subscription(own_channel=False)
+        self._check_early = random.uniform(_EARLIEST_CHECK, 1.0)
         self._caller = Caller(url, key, credentials, timeout=self._timeout)
         self._query = AsyncSignalQuery(
             url,
@@ -130,7 +153,9 @@ class AsyncSubscriber:
             transport=options.get("transport", "edge"),
             caller=self._caller,
         )
+        self._lifecycle = AsyncSignalLifecycle(url, key, credentials, caller=self._caller)
         self._on_signal = _callback("signal-on-signal", options.get("on_signal"))
+        self._on_event = _callback("signal-on-event", options.get("on_event"))
         self._on_state = _callback("signal-on-state", options.get("on_state"))
         self._tasks: list[asyncio.Task[None]] = []
         self._tellers: list[asyncio.Task[None]] = []
@@ -139,6 +164,7 @@ class AsyncSubscriber:
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
         self._in_hand: int | None = None
+        self._event_in_hand: int | None = None
         self._ending = False
         self._last_state = self._subscription.state
         self._last_reason = self._subscription.reason
@@ -173,9 +199,20 @@ class AsyncSubscriber:
         return cursor if cursor is None or in_hand is None else min(cursor, in_hand)
 
     @property
+    def event_cursor(self) -> int | None:
+        """The same for events, by their own seq: continue with `after_event_seq`."""
+        cursor, in_hand = self._subscription.event_cursor, self._event_in_hand
+        return cursor if cursor is None or in_hand is None else min(cursor, in_hand)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether it is LIVE and has all that it knows of, not even being a moment behind."""
+        return self._subscription.is_up_to_date
+
+    @property
     def callback_errors(self) -> int:
-        """How often `on_signal` or `on_state` raised."""
-        return sum(callback.errors for callback in (self._on_signal, self._on_state) if callback)
+        """How often `on_signal`, `on_event` or `on_state` raised."""
+        return sum(callback.errors for callback in self._callbacks)
 
     async def start(self) -> None:
         """Settle where following begins, then follow in the background; the context does it."""
@@ -188,7 +225,10 @@ class AsyncSubscriber:
             self._subscription = self._new_subscription(own_channel=True)
         query = self._subscription.next_query()
         if query is not None:
-            self._take_in(query, await self._fetch(query))
+            self._tell(self._subscription.page, query, await self._fetch(query))
+        query = self._subscription.next_event_query()
+        if query is not None:
+            self._tell(self._subscription.event_page, query, await self._fetch_events(query))
         self._channel = channel = LiveChannel(
             self._url, self._key, topic, self._credentials, self, timeout=self._timeout
         )
@@ -197,12 +237,13 @@ class AsyncSubscriber:
             for name, work in (
                 ("channel", partial(self._stay_joined, channel)),
                 ("gaps", self._fill_gaps),
+                ("event-gaps", self._fill_event_gaps),
                 ("checks", self._check),
             )
         ]
         self._tellers = [
             asyncio.create_task(work, name="signal-subscriber-callbacks")
-            for work in (self._tell_signals(), self._tell_states())
+            for work in (self._tell_news(), self._tell_states())
         ]
 
     async def close(self, timeout: float = 5.0) -> None:
@@ -217,9 +258,8 @@ class AsyncSubscriber:
             _, late = await asyncio.wait(running, timeout=timeout)
             for task in late:
                 task.cancel()
-        for callback in (self._on_signal, self._on_state):
-            if callback is not None:
-                callback.end()
+        for callback in self._callbacks:
+            callback.end()
         await self._query.close()
 
     async def wait(self) -> None:
@@ -241,14 +281,25 @@ class AsyncSubscriber:
 
     async def take(self, at_most: int, timeout: float | None = None) -> list[Observation]:
         """Return 1 to `at_most` signals; none when none came in time or it is closed."""
+        if self._events is not None:
+            raise ConfigurationError("Cannot take signals alone: with events, iterate over news().")
         observations = await self.take_in_hand(at_most, timeout)
         self.hand_out(None)
-        return observations
+        return [one for one in observations if isinstance(one, Observation)]
 
     async def observations(self) -> AsyncIterator[Observation]:
         """Iterate as the subscriber itself does, with the time of each signal's broadcast."""
         while observations := await self.take(1):
             yield observations[0]
+
+    async def news(self) -> AsyncIterator[News]:
+        """Iterate over signals and, when these are followed, events: each once and by its seq.
+
+        An event comes after the signals that it is about.
+        """
+        while taken := await self.take_in_hand(1, None):
+            self.hand_out(None)
+            yield news_of(taken[0])
 
     async def wait_until_live(self, timeout: float) -> None:
         """Return when the subscriber is LIVE; raise SubscriptionError after `timeout` seconds."""
@@ -291,10 +342,10 @@ class AsyncSubscriber:
 
     async def take_in_hand(
         self, at_most: int, timeout: float | None, *, for_callback: bool = False
-    ) -> list[Observation]:
-        """For the blocking face: take signals that the cursor passes only with `hand_out`."""
-        if self._on_signal is not None and not for_callback:
-            raise ConfigurationError("Cannot take signals: on_signal gets them all.")
+    ) -> list[Observation | SignalEvent]:
+        """For the blocking face: take what the cursors pass only with `hand_out`."""
+        if (self._on_signal or self._on_event) and not for_callback:
+            raise ConfigurationError("Cannot take signals: on_signal and on_event get all.")
         try:
             async with asyncio.timeout(timeout):
                 await self._until_there_is_one()
@@ -303,23 +354,28 @@ class AsyncSubscriber:
         if self._error is None and self.state is SubscriptionState.CLOSED:
             return []
         self._in_hand = self._subscription.cursor
-        taken: list[Observation] = []
-        while len(taken) < at_most and (observation := self._subscription.take()) is not None:
-            taken.append(observation)
+        self._event_in_hand = self._subscription.event_cursor
+        taken: list[Observation | SignalEvent] = []
+        while len(taken) < at_most and (one := self._subscription.take()) is not None:
+            taken.append(one)
         self._work.set()
         return taken
 
-    def hand_out(self, seq: int | None) -> None:
+    def hand_out(self, last: Observation | SignalEvent | None) -> None:
         """For the blocking face: of what is in hand, this and all before it; None for all."""
-        self._in_hand = seq
+        if last is None:
+            self._in_hand = self._event_in_hand = None
+        elif isinstance(last, Observation):
+            self._in_hand = last.signal.seq
+        else:
+            self._event_in_hand = last.seq
 
     def is_callback(self) -> bool:
-        """For the blocking face: say whether the caller is `on_signal` or `on_state`."""
-        callbacks = (self._on_signal, self._on_state)
-        return any(callback.is_current() for callback in callbacks if callback is not None)
+        """For the blocking face: say whether the caller is one of the callbacks."""
+        return any(callback.is_current() for callback in self._callbacks)
 
     def end_callbacks(self) -> None:
-        """For the blocking face: call `on_signal` no more, at once, from whatever thread."""
+        """For the blocking face: tell no more news, at once, from whatever thread."""
         self._ending = True
 
     def on_joined(self) -> None:
@@ -330,10 +386,14 @@ class AsyncSubscriber:
         """For the channel: broadcasts follow the database from now on."""
         self._tell(self._subscription.replication_ready)
 
-    def on_broadcast(self, payload: Mapping[str, Any]) -> None:
-        """For the channel: signals were stored."""
+    def on_broadcast(self, event: str, payload: Mapping[str, Any]) -> None:
+        """For the channel: signals or events were stored."""
         try:
-            self._tell(self._subscription.broadcast, msgspec.convert(payload, Broadcast))
+            if event != ADVANCED:
+                self._tell(self._subscription.broadcast, msgspec.convert(payload, Broadcast))
+            elif self._events is not None:
+                message = msgspec.convert(payload, EventBroadcast)
+                self._tell(self._subscription.event_broadcast, message)
         except msgspec.ValidationError as error:
             _log.warning("Cannot read a broadcast, so the database is asked: %s", error)
             self._tell(self._subscription.check_due)
@@ -351,16 +411,22 @@ class AsyncSubscriber:
             self._filter.matches,
             after_seq=_seq(options.get("after_seq")),
             buffer_signals=int(_positive("buffer_signals", options.get("buffer_signals", 10_000))),
-            check_interval=_positive("check_interval", options.get("check_interval", 2.0)),
+            check_interval=_optional("check_interval", options.get("check_interval")),
             own_channel=own_channel,
+            matches_event=None if self._events is None else self._events.matches,
+            after_event_seq=_seq(options.get("after_event_seq")),
         )
+
+    @property
+    def _callbacks(self) -> list[UserCallback]:
+        return [each for each in (self._on_signal, self._on_event, self._on_state) if each]
 
     async def _trader_with_own_channel(self) -> UUID | None:
         """Return the trader to whose channel it listens; None for the channel of the account."""
         asked = self._options.get("own_channel")
         traders = self._filter.traders
-        if asked is False or traders is None or len(traders) != 1:
-            return None
+        if asked is False or self._events is not None or traders is None or len(traders) != 1:
+            return None  # The channel of a trader does not tell of events.
         [trader_id] = traders
         known = await self._caller.call(_TRADERS, {}, _traders_decoder.decode)
         if any(trader.own_channel for trader in known if trader.trader_id == trader_id):
@@ -388,10 +454,12 @@ class AsyncSubscriber:
                 await channel.hold()
             except Exception as error:
                 self.on_lost(Loss.of(error))
-            # A channel that looks joined but brings nothing was given its time before it was left.
-            given_time = self._loss.reason is StateReason.BROADCASTS_MISSING
-            attempt = 1 if self._was_live or given_time else attempt + 1
-            await asyncio.sleep(pause_before_joining(attempt, self._loss.said))
+            attempt = 1 if self._was_live else attempt + 1
+            if self._loss.reason is StateReason.BROADCASTS_MISSING:
+                pause = pause_after_silence(attempt)
+            else:
+                pause = pause_before_joining(attempt, self._loss.said)
+            await asyncio.sleep(pause)
 
     async def _fill_gaps(self) -> None:
         while True:
@@ -400,44 +468,45 @@ class AsyncSubscriber:
             if query is None:
                 await self._work.wait()
             else:
-                self._take_in(query, await self._fetch_until_answered(query))
+                page = await _until_answered(partial(self._fetch, query))
+                self._tell(self._subscription.page, query, page)
 
-    async def _fetch_until_answered(self, query: SeqQuery) -> Page:
-        attempt = 0
+    async def _fill_event_gaps(self) -> None:
         while True:
-            try:
-                return await self._fetch(query)
-            except (TransportError, UnavailableError) as error:
-                attempt += 1
-                _log.warning("Cannot fetch missed signals yet: %s", error)
-                await asyncio.sleep(_pause_after(error, attempt))
+            self._work.clear()
+            query = self._subscription.next_event_query()
+            if query is None:
+                await self._work.wait()
+            else:
+                page = await _until_answered(partial(self._fetch_events, query))
+                self._tell(self._subscription.event_page, query, page)
 
     async def _fetch(self, query: SeqQuery) -> Page:
         return await self._query.page(
-            traders=self._filter.traders,
-            symbols=self._filter.symbols,
-            timeframes=self._filter.timeframes,
-            actions=self._filter.actions,
-            min_confidence=self._filter.min_confidence,
+            **self._filter.options(),
             after_seq=query.after_seq,
             sort="seq",
             page_size=query.page_size,
         )
 
-    def _take_in(self, query: SeqQuery, page: Page) -> None:
-        self._tell(self._subscription.page, query, page)
+    async def _fetch_events(self, query: SeqQuery) -> EventPage:
+        return await self._lifecycle.event_page(
+            query.after_seq,
+            page_size=query.page_size,
+            with_signals=self._events is not None and self._events.needs_signal,
+        )
 
     async def _check(self) -> None:
         """Ask where the account is, whenever nothing else has shown it for a while."""
         attempt = 0
         while True:
             await self._check_wanted.wait()
-            await asyncio.sleep(random.random() * _CHECK_JITTER_SECONDS)
             self._check_wanted.clear()
             if not self._subscription.check_wanted:
                 continue
+            asked_at = time.monotonic()
             try:
-                async with asyncio.timeout(CHECK_SECONDS):
+                async with asyncio.timeout(_HEAD_SECONDS):
                     head = await self._caller.call(_HEAD, {}, _head_decoder.decode)
             except (TransportError, UnavailableError, TimeoutError) as error:
                 attempt += 1
@@ -446,31 +515,40 @@ class AsyncSubscriber:
                 self._check_wanted.set()
             else:
                 attempt = 0
-                interval = head.broadcast_interval_ms / 1000
-                self._tell(self._subscription.head, head.last_seq, interval)
+                prompt = time.monotonic() < asked_at + _PROMPT_SECONDS
+                self._tell(partial(self._take_in, head, prompt=prompt))
 
-    async def _tell_signals(self) -> None:
-        """Call `on_signal` with each signal, a few in hand at a time."""
-        callback = self._on_signal
-        if callback is None:
+    def _take_in(self, head: _Head, *, prompt: bool) -> None:
+        self._subscription.head(
+            head.last_seq,
+            head.last_event_seq,
+            broadcast_interval=head.broadcast_interval_ms / 1000,
+            check_interval=head.check_interval_ms / 1000 * self._check_early,
+            database_time=head.database_time if prompt else None,
+        )
+
+    async def _tell_news(self) -> None:
+        """Call `on_signal` and `on_event` with each, a few in hand at a time."""
+        if self._on_signal is None and self._on_event is None:
             return
         try:
-            while observations := await self.take_in_hand(
-                _HAND_OUT_AT_ONCE, None, for_callback=True
-            ):
-                await callback.call_with_each(self._out_of_hand(observations))
+            while taken := await self.take_in_hand(_HAND_OUT_AT_ONCE, None, for_callback=True):
+                for kind, ones in groupby(taken, type):
+                    callback = self._on_signal if kind is Observation else self._on_event
+                    if callback is not None:
+                        await callback.call_with_each(self._out_of_hand(ones))
                 if self._ending:
                     return
                 self.hand_out(None)
         except Exception as error:
-            _log.error("No more signals for on_signal: %s", error)
+            _log.error("No more news for on_signal and on_event: %s", error)
 
-    def _out_of_hand(self, observations: list[Observation]) -> Iterator[tuple[StoredSignal]]:
-        for observation in observations:
+    def _out_of_hand(self, ones: Iterator[Observation | SignalEvent]) -> Iterator[tuple[News]]:
+        for one in ones:
             if self._ending:
                 return
-            yield (observation.signal,)
-            self.hand_out(observation.signal.seq)
+            yield (news_of(one),)
+            self.hand_out(one)
 
     async def _tell_states(self) -> None:
         """Call `on_state` with each change until the last one."""
@@ -485,7 +563,7 @@ class AsyncSubscriber:
 
     async def _until_there_is_one(self) -> None:
         """Wait for a signal or the end; raise the error that ended it after the last signal."""
-        while not self._subscription.buffered:
+        while not self._subscription.has_next:
             if self._error is not None:
                 raise self._error
             if self.state is SubscriptionState.CLOSED:
@@ -543,12 +621,44 @@ class AsyncSubscriber:
         self._tell(lambda: None)
 
 
+def news_of(taken: Observation | SignalEvent) -> News:
+    """Return what a reader gets of what was taken."""
+    return taken.signal if isinstance(taken, Observation) else taken
+
+
+async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer. One that takes long is asked for anew: it may be lost."""
+    attempt = 0
+    while True:
+        try:
+            async with asyncio.timeout(_PAGE_SECONDS * min(attempt + 1, 2)):
+                return await ask()
+        except (TransportError, UnavailableError, TimeoutError) as error:
+            attempt += 1
+            _log.warning("Cannot fetch what was missed yet: %r", error)
+            await asyncio.sleep(_pause_after(error, attempt))
+
+
 def _pause_after(error: Exception, attempt: int) -> float:
     return max(pause_before(attempt), getattr(error, "retry_after", None) or 0.0)
 
 
 def _callback(name: str, function: Callable[..., object] | None) -> UserCallback | None:
     return None if function is None else UserCallback(name, function)
+
+
+def _event_filter(options: SubscriberOptions, wanted: SignalFilter) -> EventFilter | None:
+    """Return which events are followed; None when none are. Raises ConfigurationError."""
+    on_event = options.get("on_event")
+    if on_event is None and not options.get("events"):
+        if options.get("after_event_seq") is not None:
+            raise ConfigurationError("Cannot use after_event_seq without events=True or on_event.")
+        return None
+    if on_event is None and options.get("on_signal") is not None:
+        raise ConfigurationError("Cannot use events=True with on_signal alone: pass on_event, too.")
+    if options.get("own_channel"):
+        raise ConfigurationError("Cannot follow events on a trader's own channel: it has none.")
+    return EventFilter(wanted)
 
 
 def _ask_for_one_trader(own_channel: bool | None, wanted: SignalFilter) -> None:
@@ -560,6 +670,10 @@ def _positive(name: str, value: float) -> float:
     if not value > 0:
         raise ConfigurationError(f"Cannot use {name}={value}: it must be more than 0.")
     return value
+
+
+def _optional(name: str, value: float | None) -> float | None:
+    return None if value is None else _positive(name, value)
 
 
 def _seq(value: int | None) -> int | None:

@@ -53,8 +53,8 @@ class Batch:
     attempts: int = 0
     in_doubt: bool = False
     """Whether an earlier attempt may have stored the batch."""
-    sent_at: float = 0.0
-    """When its last attempt was sent, on the engine's clock."""
+    round_trip: float = 0.0
+    """Seconds from sending its last attempt to the answer."""
     begun: bool = False
     """Whether a journal has it: it must not be sent before."""
     buried: set[int] = field(default_factory=set)

@@ -13,13 +13,14 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 from signal_persistence.delivery import DeliveryReport
 
 DeliveryCallback = Callable[[DeliveryReport], Any]
+Job = tuple[DeliveryCallback, DeliveryReport]
 
 _log: Final = logging.getLogger("signal_persistence")
 
@@ -29,7 +30,7 @@ class Dispatcher(Protocol):
 
     errors: int
 
-    def put(self, callback: DeliveryCallback, report: DeliveryReport) -> None: ...
+    def put(self, jobs: Sequence[Job]) -> None: ...
 
     def waiting(self) -> int: ...
 
@@ -44,15 +45,18 @@ class ThreadDispatcher:
     def __init__(self, when_done: Callable[[], object]) -> None:
         self.errors = 0
         self._when_done = when_done
-        self._queue: SimpleQueue[tuple[DeliveryCallback, DeliveryReport] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._put = 0
         self._done = 0
 
-    def put(self, callback: DeliveryCallback, report: DeliveryReport) -> None:
-        """Queue a callback; called on the engine's loop only."""
-        self._put += 1
-        self._queue.put((callback, report))
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Queue callbacks; called on the engine's loop only.
+
+        Those of a batch come together, because every call wakes the thread.
+        """
+        self._put += len(jobs)
+        self._queue.put(jobs)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="signal-callbacks", daemon=True)
             self._thread.start()
@@ -70,16 +74,16 @@ class ThreadDispatcher:
         self._queue.put(None)
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            callback, report = job
-            try:
-                callback(report)
-            except BaseException:
-                # Even SystemExit: nothing a callback does may end the thread.
-                self.errors += 1
-                _log.exception("An on_delivery callback failed")
-            self._done += 1
-            self._when_done()
+        while (jobs := self._queue.get()) is not None:
+            for callback, report in jobs:
+                try:
+                    callback(report)
+                except BaseException:
+                    # Even SystemExit: nothing a callback does may end the thread.
+                    self.errors += 1
+                    _log.exception("An on_delivery callback failed")
+                self._done += 1
+                self._when_done()
 
 
 class TaskDispatcher:
@@ -88,13 +92,13 @@ class TaskDispatcher:
     def __init__(self, when_done: Callable[[], object]) -> None:
         self.errors = 0
         self._when_done = when_done
-        self._queue: deque[tuple[DeliveryCallback, DeliveryReport]] = deque()
+        self._queue: deque[Job] = deque()
         self._task: asyncio.Task[None] | None = None
         self._running = 0
 
-    def put(self, callback: DeliveryCallback, report: DeliveryReport) -> None:
-        """Queue a callback; called on the loop."""
-        self._queue.append((callback, report))
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Queue callbacks; called on the loop."""
+        self._queue.extend(jobs)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="signal-callbacks"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
     from realtime.message import SuccessSystemPayload
 
-EVENT: Final = "signals_ingested"
+INGESTED: Final = "signals_ingested"
+ADVANCED: Final = "signals_advanced"
 _REPLICATION_READY: Final = "Replication connection established"
 _CONNECT_SECONDS: Final = 4.0
 _HEARTBEAT_SECONDS: Final = 1.5
@@ -47,7 +48,7 @@ class ChannelListener(Protocol):
 
     def on_replication_ready(self) -> None: ...
 
-    def on_broadcast(self, payload: Mapping[str, Any]) -> None: ...
+    def on_broadcast(self, event: str, payload: Mapping[str, Any]) -> None: ...
 
     def on_lost(self, loss: Loss) -> None: ...
 
@@ -147,7 +148,8 @@ class _Connection:
                 }
             },
         )
-        self._channel.on_broadcast(EVENT, self._guarded(self._broadcast))
+        for event in (INGESTED, ADVANCED):
+            self._channel.on_broadcast(event, self._guarded(self._broadcast))
         self._channel.on_system(self._guarded(self._system))
         # The library sends heartbeats too seldom and drops their answers. To it this is a channel
         # that is never joined, on the topic of heartbeats: so answers come back to `_pulse`.
@@ -233,7 +235,7 @@ class _Connection:
 
     def _broadcast(self, message: Mapping[str, Any]) -> None:
         self._heard()
-        self._listener.on_broadcast(message["payload"])
+        self._listener.on_broadcast(message["event"], message["payload"])
 
     def _system(self, system: SuccessSystemPayload) -> None:
         self._heard()

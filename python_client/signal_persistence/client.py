@@ -29,7 +29,8 @@ from signal_persistence.credentials import (
 from signal_persistence.errors import ConfigurationError
 from signal_persistence.loop_thread import LoopThread
 from signal_persistence.producer import AsyncProducer, Producer
-from signal_persistence.query import AsyncSignalQuery, Route, SignalQuery
+from signal_persistence.query import AsyncSignalQuery, SignalQuery
+from signal_persistence.reader import Route
 from signal_persistence.subscriber import Subscriber
 
 T = TypeVar("T")
@@ -96,10 +97,20 @@ class SignalClient:
     """
 
     def __init__(
-        self, url: str, key: str, credentials: Credentials, *, timeout: float = 10.0
+        self,
+        url: str,
+        key: str,
+        credentials: Credentials,
+        *,
+        timeout: float = 10.0,
+        read_url: str | None = None,
     ) -> None:
-        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds."""
+        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds.
+
+        `read_url` is the API URL of a read replica, which queries then ask first.
+        """
         self._url = url
+        self._read_url = read_url
         self._key = key
         self._credentials = credentials
         self._timeout = timeout
@@ -112,11 +123,12 @@ class SignalClient:
         """Make a client from environment variables, those of `.env.example`.
 
         SUPABASE_URL; SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY; and the first that is set of
-        SIGNAL_API_KEY, SIGNALS_ACCESS_TOKEN, and SIGNALS_EMAIL with SIGNALS_PASSWORD. Raises
-        ConfigurationError for what is missing.
+        SIGNAL_API_KEY, SIGNALS_ACCESS_TOKEN, and SIGNALS_EMAIL with SIGNALS_PASSWORD. With a read
+        replica, SUPABASE_READ_URL. Raises ConfigurationError for what is missing.
         """
         url, key = project_from(environment)
-        return cls(url, key, credentials_from(environment, url, key))
+        credentials = credentials_from(environment, url, key)
+        return cls(url, key, credentials, read_url=environment.get("SUPABASE_READ_URL") or None)
 
     def create_trader(self, name: str, *, own_channel: bool = False) -> Trader:
         """Return the active trader of this name, creating it if there is none."""
@@ -206,11 +218,25 @@ class SignalClient:
 
     def query(self, *, transport: Route = "edge") -> SignalQuery:
         """Make a query object."""
-        return SignalQuery(self._url, self._key, self._credentials, transport=transport)
+        return SignalQuery(
+            self._url,
+            self._key,
+            self._credentials,
+            transport=transport,
+            timeout=self._timeout,
+            read_url=self._read_url,
+        )
 
     def async_query(self, *, transport: Route = "edge") -> AsyncSignalQuery:
         """Make a query object for asyncio."""
-        return AsyncSignalQuery(self._url, self._key, self._credentials, transport=transport)
+        return AsyncSignalQuery(
+            self._url,
+            self._key,
+            self._credentials,
+            transport=transport,
+            timeout=self._timeout,
+            read_url=self._read_url,
+        )
 
     def cache(self, **options: Unpack[CacheOptions]) -> SignalCache:
         """Make a cache; the options are those of AsyncSignalCache."""

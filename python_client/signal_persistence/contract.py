@@ -45,6 +45,7 @@ class Contract(msgspec.Struct, frozen=True):
     actions: frozenset[str]
     timeframes: frozenset[str]
     statuses: tuple[str, ...]
+    sorts: tuple[str, ...]
     close_reasons: tuple[str, ...]
     scopes: tuple[str, ...]
     patterns: Patterns

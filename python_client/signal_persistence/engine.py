@@ -20,7 +20,7 @@ import msgspec
 
 from signal_persistence.batch import Batch, Lane, Record, time_ordered_id
 from signal_persistence.breaker import Breaker
-from signal_persistence.callbacks import DeliveryCallback, Dispatcher
+from signal_persistence.callbacks import DeliveryCallback, Dispatcher, Job
 from signal_persistence.credentials import Credentials
 from signal_persistence.delivery import Delivery, DeliveryReport, Fate
 from signal_persistence.errors import (
@@ -325,7 +325,8 @@ class Engine:
         """Count the fates and tell everyone who asked for them; return the reports that it took."""
         now = self._clock()
         self._ledger.settle(lane, batch, fates, rest)
-        reports = []
+        reports: list[DeliveryReport] = []
+        jobs: list[Job] = []
         for record, fate in zip(batch.records, fates, strict=False):
             if record.delivery or record.callback or self._observer:
                 report = _report(record, fate, batch, lane.account_id, now)
@@ -333,7 +334,9 @@ class Engine:
                 if record.delivery is not None:
                     record.delivery.resolve(report)
                 if record.callback is not None:
-                    self._dispatcher.put(record.callback, report)
+                    jobs.append((record.callback, report))
+        if jobs:
+            self._dispatcher.put(jobs)
         if self._observer is not None:
             self._observer.settled(reports)
         if self._outbox.keeps:
@@ -441,7 +444,7 @@ def _report(
         attempts=batch.attempts,
         in_doubt=batch.in_doubt and fate.status == "failed",
         latency=now - record.accepted_at,
-        round_trip=now - batch.sent_at if batch.attempts else 0.0,
+        round_trip=batch.round_trip,
         fsn=record.fsn,
     )
 

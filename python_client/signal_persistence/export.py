@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
 
+from signal_persistence import frames
 from signal_persistence.caller import Caller, pause_before
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import (
@@ -303,15 +304,16 @@ class _Rows:
         return max(0, self._lines - self._is_csv)
 
     def append(self, part: bytes) -> None:
+        """Write a part, of which only its last lines are looked into."""
         self._file.write(part)
         self.bytes += len(part)
         self._lines += part.count(b"\n")
-        *_, torn = part.rpartition(b"\n")
-        self._torn = (torn if b"\n" in part else self._torn + torn)[: len(_END) + 1]
+        ends = part.rfind(b"\n") + 1
+        self._torn = (b"" if ends else self._torn) + part[ends : ends + len(_END) + 1]
         # Of a part that is less than two lines, the end is told with the next.
-        _, *line = part.rsplit(b"\n", 2)
-        if len(line) == 2:
-            self.last_seq = self._seq_of(line[0])
+        begins = part.rfind(b"\n", 0, max(0, ends - 1)) + 1
+        if begins:
+            self.last_seq = self._seq_of(part[begins : ends - 1])
 
     def take_off_end(self) -> None:
         """Take off what the service ends an answer with. Raises ConnectionLostError without it."""
@@ -361,34 +363,13 @@ def _until_seq(response: Response) -> int:
 def _write_parquet(csv: Path, path: Path) -> Path:
     """Turn the CSV into Parquet beside `path`, a part of it in memory at a time."""
     try:
-        import pyarrow
-        from pyarrow import csv as arrow_csv
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigurationError(
             "Cannot write Parquet without pyarrow: pip install signal-persistence[parquet], then "
             "run the same export again; what was fetched is kept."
         ) from error
-    text, number, time = pyarrow.string(), pyarrow.float64(), pyarrow.timestamp("us", tz="UTC")
-    repeated = pyarrow.dictionary(pyarrow.int32(), text)
-    types = {
-        "signal_id": text,
-        "seq": pyarrow.int64(),
-        **dict.fromkeys(("trader_id", "symbol", "timeframe", "action"), repeated),
-        **dict.fromkeys(("generated_at", "valid_until"), time),
-        **dict.fromkeys(("confidence", "price", "stop_loss", "take_profit"), number),
-        "metadata": text,
-    }
-    reader = arrow_csv.open_csv(
-        csv,
-        read_options=arrow_csv.ReadOptions(block_size=16 * _READ_BYTES),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types=types,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
+    reader = frames.open_csv(csv)
     draft = path.with_name(path.name + ".new")
     with parquet.ParquetWriter(draft, reader.schema, compression="zstd") as writer:
         for batch in reader:

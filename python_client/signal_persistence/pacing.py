@@ -12,7 +12,9 @@ _FEWEST_MESSAGES: Final = 10
 _GROWTH: Final = 0.1
 """A full batch that went well makes the next one larger by this share of the first size, …"""
 _FLAT: Final = 0.8
-"""… if signals per second are still at least this share of the best lately, else smaller."""
+"""… if signals per second are still at least this share of the best lately, else smaller, but not
+than the batch that was the best: that answers take their time now is no reason to send less at
+once, which only costs more by the signal."""
 _FORGETTING: Final = 0.98
 """What the best lately is multiplied by with every full batch, so that an old best is forgotten."""
 
@@ -36,6 +38,7 @@ class Pacing:
         self._messages = float(first_messages)
         self._requests = float(most_requests)
         self._best_rate = 0.0
+        self._best_messages = 0.0
 
     @property
     def messages(self) -> int:
@@ -54,16 +57,20 @@ class Pacing:
         if messages < self.messages:
             return
         rate = messages / max(seconds, 1e-6)
-        self._best_rate = max(rate, self._best_rate * _FORGETTING)
-        step = self._step if rate >= _FLAT * self._best_rate else -self._step
-        wanted = max(self._least_messages, self._messages + step)
-        self._messages = min(self._most_messages, wanted)
+        self._best_rate *= _FORGETTING
+        if rate >= self._best_rate:
+            self._best_rate, self._best_messages = rate, self._messages
+        if rate >= _FLAT * self._best_rate:
+            self._messages = min(self._most_messages, self._messages + self._step)
+        else:
+            self._messages = max(self._best_messages, self._messages - self._step)
 
     def overloaded(self) -> None:
         """Take note that the service did not keep up: 429, 503, or no answer in time."""
         self._messages = max(self._least_messages, self._messages / 2)
         self._requests = max(1.0, self._requests / 2)
         self._best_rate = 0.0
+        self._best_messages = 0.0
 
 
 class RequestSlots:

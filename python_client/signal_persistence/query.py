@@ -1,68 +1,65 @@
-"""Read stored signals back: by page, or all of them one after the other."""
+"""Read stored signals back: by page, all of them one after the other, counted, or as a table."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, Unpack
-from uuid import UUID
+from typing import (
+    TYPE_CHECKING,
+    Self,
+    TypeVar,
+    Unpack,
+)
 
-import msgspec
-
+from signal_persistence import frames
 from signal_persistence.caller import Caller
-from signal_persistence.contract import CONTRACT
 from signal_persistence.credentials import Credentials
-from signal_persistence.errors import ConfigurationError, InvalidQueryError
 from signal_persistence.export import Export, ExportOptions, ExportProgress
 from signal_persistence.loop_thread import LoopThread
-from signal_persistence.reading import Page, SignalFilter
+from signal_persistence.questions import (
+    ExportFilter,
+    LatestOptions,
+    QueryOptions,
+    Selection,
+    count_call,
+    facets_call,
+    filter_parameters,
+    in_large_pages,
+    latest_call,
+    lifecycle_call,
+    page_call,
+    rows_call,
+)
+from signal_persistence.reader import Call, Paged, Reader, Route
+from signal_persistence.reading import Facets, Page, SignalCount, SignalRow, require_known
+from signal_persistence.replica import ReadReplica
 from signal_persistence.signal import StoredSignal
+from signal_persistence.time_series import AsyncTimeSeries, TimeSeries
 from signal_persistence.transport import HttpTransport
 
-Route = Literal["edge", "rpc"]
-"""Through the Edge Function `query-signals`, or straight to the database function."""
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
 
-_PATHS: Final[Mapping[str, str]] = {
-    "edge": "/functions/v1/query-signals",
-    "rpc": "/rest/v1/rpc/query_signals",
-}
-_page_decoder: Final = msgspec.json.Decoder(Page)
-
-
-class ExportFilter(TypedDict, total=False):
-    """Which signals; everything left out is unrestricted.
-
-    `from_` is inclusive and `to` exclusive, both aware datetimes compared with `generated_at`.
-    """
-
-    traders: Iterable[UUID | str] | None
-    symbols: Iterable[str] | None
-    timeframes: Iterable[str] | None
-    actions: Iterable[str] | None
-    min_confidence: float | None
-    from_: datetime | None
-    to: datetime | None
-
-
-class QueryOptions(ExportFilter, total=False):
-    """What a query may ask for.
-
-    `sort` is "newest" (the default) or "seq" (the default with `after_seq`), oldest first.
-    """
-
-    after_seq: int | None
-    sort: Literal["newest", "seq"] | None
-    page_size: int | None
+T = TypeVar("T")
+P = TypeVar("P", bound=Paged)
 
 
 class AsyncSignalQuery:
     """Query the signals of one account.
 
     Failures that may pass are tried again a few times; what is raised then is the last
-    TransportError or ApiError. InvalidQueryError means that nothing was sent.
+    TransportError or ApiError. InvalidQueryError means that nothing was sent, or that the account
+    has not come to `at_least_seq`.
+
+    With the URL of a read replica, that is asked first, through its REST API. What it cannot
+    answer, or only as of before `at_least_seq`, the primary answers. The pages of one answer never
+    go back in time.
     """
 
     def __init__(
@@ -74,35 +71,98 @@ class AsyncSignalQuery:
         transport: Route = "edge",
         timeout: float = 10.0,
         attempts: int = 5,
+        read_url: str | None = None,
         caller: Caller | None = None,
     ) -> None:
-        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds."""
-        if transport not in _PATHS:
-            raise ConfigurationError(f"Cannot use transport {transport!r}: it is 'edge' or 'rpc'.")
-        self._path = _PATHS[transport]
+        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds.
+
+        `read_url` is the API URL of a read replica.
+        """
         self._project = url, key, credentials, timeout
-        self._caller = caller or Caller(url, key, credentials, timeout=timeout, attempts=attempts)
+        caller = caller or Caller(url, key, credentials, timeout=timeout, attempts=attempts)
+        replica = ReadReplica(read_url, key, credentials, timeout=timeout) if read_url else None
+        self._reader = Reader(caller, transport, replica)
+        self.time_series = AsyncTimeSeries(self._reader)
+        """What is made of signals over time."""
 
     async def page(self, *, cursor: str | None = None, **options: Unpack[QueryOptions]) -> Page:
-        """Return one page; pass its `next_cursor` with the same options to get the next one."""
-        return await self.fetch(query_parameters(options), cursor)
+        """Return one page; pass its `next_cursor` with the same options to get the next one.
+
+        With `statuses` a page may have fewer signals than there are, even none, and be followed by
+        others: only a `next_cursor` of None says that it is the last. With a read replica, pass the
+        `last_seq` of the page before as `at_least_seq`, as `pages` does.
+        """
+        return await self._reader.ask(page_call(options, cursor))
 
     async def pages(self, **options: Unpack[QueryOptions]) -> AsyncIterator[Page]:
         """Iterate over all pages of the answer."""
-        parameters = query_parameters(options)
-        cursor: str | None = None
-        while True:
-            page = await self.fetch(parameters, cursor)
+        async for page in self._reader.pages(page_call(options)):
             yield page
-            cursor = page.next_cursor
-            if cursor is None:
-                return
 
     async def signals(self, **options: Unpack[QueryOptions]) -> AsyncIterator[StoredSignal]:
         """Iterate over all signals of the answer, one page in memory at a time."""
-        async for page in self.pages(**_in_large_pages(options)):
+        async for page in self._reader.pages(page_call(in_large_pages(options))):
             for signal in page.signals:
                 yield signal
+
+    async def rows(
+        self, fields: Iterable[str], **options: Unpack[QueryOptions]
+    ) -> AsyncIterator[SignalRow]:
+        """Iterate over all signals of the answer, with only some of their fields sent."""
+        async for page in self._reader.pages(rows_call(fields, in_large_pages(options))):
+            for row in page.signals:
+                yield row
+
+    async def latest(self, **options: Unpack[LatestOptions]) -> AsyncIterator[StoredSignal]:
+        """Iterate over the newest signal of each trader and symbol."""
+        async for page in self._reader.pages(latest_call(options)):
+            for signal in page.signals:
+                yield signal
+
+    async def count(self, *, exact: bool = False, **options: Unpack[Selection]) -> SignalCount:
+        """Count signals: by estimate and at once, or exactly.
+
+        Raises the ApiError `query_too_wide` when too many would have to be counted one by one.
+        """
+        return await self._reader.ask(count_call(exact, options))
+
+    async def facets(self, **options: Unpack[Selection]) -> Facets:
+        """Count signals by symbol, trader, action and timeframe."""
+        return await self._reader.ask(facets_call(options))
+
+    async def to_arrow(
+        self, *, lifecycle: bool = False, **filter_: Unpack[ExportFilter]
+    ) -> pyarrow.Table:
+        """Return all signals of the filter as an Arrow table, in the order of seq.
+
+        With `lifecycle` it has what became of each signal as well: `status`, `entry_price`,
+        `exit_price`, `close_reason`, `return`, `fees` and `reason`, as of when its page was read,
+        which takes several times as long. Needs the extra `arrow`; the README lists the columns.
+        """
+        await asyncio.to_thread(frames.require, "pyarrow")
+        if lifecycle:
+            pages = self._reader.pages(lifecycle_call(filter_))
+            return frames.lifecycle_table([frames.lifecycle_batch(page) async for page in pages])
+        with tempfile.TemporaryDirectory(prefix="signals-") as folder:
+            file = Path(folder) / "signals.csv"
+            await self.export(file, ExportOptions(for_spreadsheets=False), **filter_)
+            return await asyncio.to_thread(frames.read_csv, file)
+
+    async def to_polars(
+        self, *, lifecycle: bool = False, **filter_: Unpack[ExportFilter]
+    ) -> polars.DataFrame:
+        """As `to_arrow`, as a frame of polars; needs the extra `polars`."""
+        await asyncio.to_thread(frames.require, "polars")
+        table = await self.to_arrow(lifecycle=lifecycle, **filter_)
+        return await asyncio.to_thread(frames.polars_frame, table)
+
+    async def to_pandas(
+        self, *, lifecycle: bool = False, **filter_: Unpack[ExportFilter]
+    ) -> pandas.DataFrame:
+        """As `to_arrow`, as a frame of pandas; needs the extra `pandas`."""
+        await asyncio.to_thread(frames.require, "pandas")
+        table = await self.to_arrow(lifecycle=lifecycle, **filter_)
+        return await asyncio.to_thread(frames.pandas_frame, table)
 
     async def export(
         self,
@@ -116,6 +176,7 @@ class AsyncSignalQuery:
         kill, the same call goes on with what is there (`<path>.part` and `<path>.export`). Raises
         OSError besides what queries raise, ConfigurationError for a file of another export.
         """
+        require_known(filter_, ExportFilter)
         url, key, credentials, timeout = self._project
         async with HttpTransport(url, key, timeout=timeout) as transport:
             parameters = filter_parameters(filter_)
@@ -123,7 +184,7 @@ class AsyncSignalQuery:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._caller.aclose()
+        await self._reader.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,10 +197,9 @@ class AsyncSignalQuery:
     ) -> None:
         await self.close()
 
-    async def fetch(self, parameters: Mapping[str, Any], cursor: str | None) -> Page:
-        """Return the page that `parameters` (of `query_parameters`) and `cursor` ask for."""
-        asked = parameters if cursor is None else {**parameters, "cursor": cursor}
-        return await self._caller.call(self._path, asked, _page_decoder.decode)
+    async def ask(self, call: Call[T]) -> T:
+        """Return the answer of a call; for the blocking face."""
+        return await self._reader.ask(call)
 
 
 class SignalQuery:
@@ -157,32 +217,73 @@ class SignalQuery:
         transport: Route = "edge",
         timeout: float = 10.0,
         attempts: int = 5,
+        read_url: str | None = None,
     ) -> None:
-        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds."""
+        """`url` is the project's URL, `key` its publishable key, `timeout` is in seconds.
+
+        `read_url` is the API URL of a read replica.
+        """
         self._query = AsyncSignalQuery(
-            url, key, credentials, transport=transport, timeout=timeout, attempts=attempts
+            url,
+            key,
+            credentials,
+            transport=transport,
+            timeout=timeout,
+            attempts=attempts,
+            read_url=read_url,
         )
         self._loop = LoopThread("signal-query")
+        self.time_series = TimeSeries(self._query.time_series, self._loop)
+        """What is made of signals over time."""
 
     def page(self, *, cursor: str | None = None, **options: Unpack[QueryOptions]) -> Page:
-        """Return one page; pass its `next_cursor` with the same options to get the next one."""
-        return self._loop.run(self._query.page(cursor=cursor, **options))
+        """Return one page; see AsyncSignalQuery.page."""
+        return self._ask(page_call(options, cursor))
 
     def pages(self, **options: Unpack[QueryOptions]) -> Iterator[Page]:
         """Iterate over all pages of the answer."""
-        cursor: str | None = None
-        parameters = query_parameters(options)
-        while True:
-            page = self._loop.run(self._query.fetch(parameters, cursor))
-            yield page
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return self._turn(page_call(options))
 
     def signals(self, **options: Unpack[QueryOptions]) -> Iterator[StoredSignal]:
         """Iterate over all signals of the answer, one page in memory at a time."""
-        for page in self.pages(**_in_large_pages(options)):
+        for page in self._turn(page_call(in_large_pages(options))):
             yield from page.signals
+
+    def rows(self, fields: Iterable[str], **options: Unpack[QueryOptions]) -> Iterator[SignalRow]:
+        """Iterate over all signals of the answer, with only some of their fields sent."""
+        for page in self._turn(rows_call(fields, in_large_pages(options))):
+            yield from page.signals
+
+    def latest(self, **options: Unpack[LatestOptions]) -> Iterator[StoredSignal]:
+        """Iterate over the newest signal of each trader and symbol."""
+        for page in self._turn(latest_call(options)):
+            yield from page.signals
+
+    def count(self, *, exact: bool = False, **options: Unpack[Selection]) -> SignalCount:
+        """Count signals; see AsyncSignalQuery.count."""
+        return self._ask(count_call(exact, options))
+
+    def facets(self, **options: Unpack[Selection]) -> Facets:
+        """Count signals by symbol, trader, action and timeframe."""
+        return self._ask(facets_call(options))
+
+    def to_arrow(
+        self, *, lifecycle: bool = False, **filter_: Unpack[ExportFilter]
+    ) -> pyarrow.Table:
+        """Return all signals of the filter as an Arrow table; see AsyncSignalQuery.to_arrow."""
+        return self._loop.run(self._query.to_arrow(lifecycle=lifecycle, **filter_))
+
+    def to_polars(
+        self, *, lifecycle: bool = False, **filter_: Unpack[ExportFilter]
+    ) -> polars.DataFrame:
+        """As `to_arrow`, as a frame of polars; needs the extra `polars`."""
+        return self._loop.run(self._query.to_polars(lifecycle=lifecycle, **filter_))
+
+    def to_pandas(
+        self, *, lifecycle: bool = False, **filter_: Unpack[ExportFilter]
+    ) -> pandas.DataFrame:
+        """As `to_arrow`, as a frame of pandas; needs the extra `pandas`."""
+        return self._loop.run(self._query.to_pandas(lifecycle=lifecycle, **filter_))
 
     def export(
         self,
@@ -209,41 +310,12 @@ class SignalQuery:
     ) -> None:
         self.close()
 
+    def _ask(self, call: Call[T]) -> T:
+        return self._loop.run(self._query.ask(call))
 
-def query_parameters(options: QueryOptions) -> dict[str, Any]:
-    """Return the parameters of `query_signals`; raise InvalidQueryError for what cannot work."""
-    parameters = filter_parameters(options)
-    for name, value in (
-        ("after_seq", options.get("after_seq")),
-        ("sort", options.get("sort")),
-        ("page_size", options.get("page_size")),
-    ):
-        if value is not None:
-            parameters[name] = value
-    return parameters
-
-
-def filter_parameters(options: ExportFilter) -> dict[str, Any]:
-    """Return the parameters that say which signals; raises as `query_parameters`."""
-    parameters = SignalFilter.of(
-        traders=options.get("traders"),
-        symbols=options.get("symbols"),
-        timeframes=options.get("timeframes"),
-        actions=options.get("actions"),
-        min_confidence=options.get("min_confidence"),
-    ).parameters()
-    for name, option in (("from", options.get("from_")), ("to", options.get("to"))):
-        if option is not None:
-            parameters[name] = _utc_text(name, option)
-    return parameters
-
-
-def _utc_text(name: str, moment: datetime) -> str:
-    if moment.utcoffset() is None:
-        raise InvalidQueryError(f"Cannot query {name} {moment}: give it a time zone.")
-    return moment.astimezone(UTC).isoformat()
-
-
-def _in_large_pages(options: QueryOptions) -> QueryOptions:
-    """When all pages are wanted, the fewest are the fastest."""
-    return {"page_size": CONTRACT.limits.page_size, **options}
+    def _turn(self, call: Call[P]) -> Iterator[P]:
+        following: Call[P] | None = call
+        while following is not None:
+            page = self._ask(following)
+            yield page
+            following = following.after(page)

@@ -18,7 +18,10 @@ _RATE: Final = ("RateLimitReached", "rate limit", "Too many", "HTTP 429")
 _EVERYONE: Final = ("(going away)", "(service restart)", "RealtimeRestarting", "HTTP 503")
 _SPREAD_SECONDS: Final = 3.0
 """Ten thousand that come back within it are as many joins as a project may have in a second."""
-_LONGEST_RATE_PAUSE: Final = 15.0
+_LONGEST_RATE_PAUSE: Final = 4.0
+"""Half of the longest pause: in it, all connections of a plan are fewer joins than it allows."""
+_LONGEST_UNHEARD_PAUSE: Final = 2.0
+"""With the time a channel is given and a check, it is live 10 s after broadcasts come again."""
 
 
 def reason_of(said: str) -> StateReason:
@@ -33,6 +36,15 @@ def reason_of(said: str) -> StateReason:
 def refuses_token(said: str) -> bool:
     """Tell whether another token may help."""
     return any(sign in said for sign in _TOKEN)
+
+
+def pause_after_silence(attempt: int, randomness: Callable[[], float] = random.random) -> float:
+    """Seconds before the next join, after `attempt` (1, 2, …) channels in a row brought nothing.
+
+    A dead replication slot, or too much to do, strikes everybody at once: joining costs the server
+    most, so the more joins were in vain, the further apart they are.
+    """
+    return randomness() * min(_LONGEST_UNHEARD_PAUSE, 0.1 * 2.0**attempt)
 
 
 def pause_before_joining(

@@ -202,7 +202,7 @@ class LaneSender:
         sending.retries += batch.attempts > 1
         # Until the answer says otherwise: the request may be cancelled at any point.
         batch.in_doubt = True
-        batch.sent_at = sending.clock()
+        sent_at = sending.clock()
         try:
             with correlation(f"{batch.request_id}.{batch.attempts}"):
                 response = await sending.transport.post(sending.path, batch.body(), token)
@@ -213,8 +213,10 @@ class LaneSender:
             return error
         except Exception as error:
             return _unforeseen(error)
+        finally:
+            batch.round_trip = sending.clock() - sent_at
         sending.breaker.succeeded(ticket)
-        sending.pacing.answered(len(batch.records), sending.clock() - batch.sent_at)
+        sending.pacing.answered(len(batch.records), batch.round_trip)
         return verdict
 
     def _judge(self, error: SignalPersistenceError, ticket: int) -> None:

@@ -1,4 +1,4 @@
-"""Follow the signals of an account live without asyncio: the blocking face of AsyncSubscriber."""
+"""Follow an account live without asyncio: the blocking face of AsyncSubscriber."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self, Unpack
 
-from signal_persistence.async_subscriber import AsyncSubscriber, SubscriberOptions
+from signal_persistence.advance import SignalEvent
+from signal_persistence.async_subscriber import AsyncSubscriber, News, SubscriberOptions, news_of
 from signal_persistence.coverage import Observation
 from signal_persistence.credentials import Credentials
-from signal_persistence.errors import ClosedError
+from signal_persistence.errors import ClosedError, ConfigurationError
 from signal_persistence.loop_thread import LoopThread
 from signal_persistence.signal import StoredSignal
 from signal_persistence.subscription import StateReason, SubscriptionState
@@ -32,7 +33,8 @@ class Subscriber:
         """`url` is the project's URL, `key` its publishable key."""
         self._subscriber = AsyncSubscriber(url, key, credentials, **options)
         self._loop = LoopThread("signal-subscriber")
-        self._taken: deque[Observation] = deque()
+        self._follows_events = bool(options.get("events") or options.get("on_event"))
+        self._taken: deque[Observation | SignalEvent] = deque()
         self._closed = False
 
     @property
@@ -54,8 +56,13 @@ class Subscriber:
         return self._subscriber.cursor
 
     @property
+    def event_cursor(self) -> int | None:
+        """The same for events, by their own seq: continue with `after_event_seq`."""
+        return self._subscriber.event_cursor
+
+    @property
     def callback_errors(self) -> int:
-        """How often `on_signal` or `on_state` raised."""
+        """How often `on_signal`, `on_event` or `on_state` raised."""
         return self._subscriber.callback_errors
 
     def start(self) -> None:
@@ -88,15 +95,23 @@ class Subscriber:
 
         Raises ClosedError after close().
         """
-        observation = self._next(timeout)
+        observation = self._next_signal(timeout)
         if observation is None and self.state is SubscriptionState.CLOSED:
             raise ClosedError("Cannot get a signal: the subscriber is closed.")
         return observation.signal if observation else None
 
     def observations(self) -> Iterator[Observation]:
         """Iterate as the subscriber itself does, with the time of each signal's broadcast."""
-        while (observation := self._next(None)) is not None:
+        while (observation := self._next_signal(None)) is not None:
             yield observation
+
+    def news(self) -> Iterator[News]:
+        """Iterate over signals and, when these are followed, events: each once and by its seq.
+
+        An event comes after the signals that it is about.
+        """
+        while (one := self._next(None)) is not None:
+            yield news_of(one)
 
     def wait_until_live(self, timeout: float) -> None:
         """Return when the subscriber is LIVE; raise SubscriptionError after `timeout` seconds."""
@@ -122,7 +137,7 @@ class Subscriber:
         return self
 
     def __next__(self) -> StoredSignal:
-        observation = self._next(None)
+        observation = self._next_signal(None)
         if observation is None:
             raise StopIteration
         return observation.signal
@@ -132,7 +147,13 @@ class Subscriber:
         # The loop ends with this: transports that were closed need one more turn of it.
         await asyncio.sleep(0)
 
-    def _next(self, timeout: float | None) -> Observation | None:
+    def _next_signal(self, timeout: float | None) -> Observation | None:
+        if self._follows_events:
+            raise ConfigurationError("Cannot take signals alone: with events, iterate over news().")
+        one = self._next(timeout)
+        return one if isinstance(one, Observation) else None
+
+    def _next(self, timeout: float | None) -> Observation | SignalEvent | None:
         """Take many at once from the other thread: handing over one by one would be slow."""
         if not self._taken and not self._closed:
             try:
@@ -143,6 +164,6 @@ class Subscriber:
                     raise
         if not self._taken or self._closed:
             return None
-        observation = self._taken.popleft()
-        self._subscriber.hand_out(observation.signal.seq if self._taken else None)
-        return observation
+        one = self._taken.popleft()
+        self._subscriber.hand_out(one if self._taken else None)
+        return one

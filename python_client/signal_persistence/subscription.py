@@ -5,28 +5,38 @@ these and at `wake_at`, what time it is (`tick`). It answers with a state and it
 what it wants: a query by seq, a check of where the account is, another join.
 
 A broadcast that never comes makes no noise: a dead replication slot looks like a quiet account.
-So each time the database shows a seq that no broadcast has told of, one has to follow within a
-moment (`GRACE_SECONDS`, and the interval at which the account's broadcasts are put together).
-Otherwise broadcasts are missing, and stay so until the channel proves itself: by a broadcast that
-is there in time for what a check has shown, or by a check after another join that shows nothing
-that was not pushed.
+So when no broadcast has come for a while that was on time by the database's clock, the database is
+asked where the account is, and what it shows has to be broadcast within a moment (`GRACE_SECONDS`,
+and the interval at which the account's broadcasts are put together): see strand.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from signal_persistence.coverage import Coverage, Observation, SeqQuery
+import msgspec
+
+from signal_persistence.advance import EventBroadcast, EventPage, SignalEvent
+from signal_persistence.coverage import Announcement, Answer, Coverage, Observation, SeqQuery
 from signal_persistence.reading import Broadcast, Page
 from signal_persistence.signal import StoredSignal
+from signal_persistence.strand import Strand
 
 GRACE_SECONDS: Final = 1.0
 """How long after the database showed a signal its broadcast may come; how long LIVE may lag."""
-CHECK_SECONDS: Final = 2.0
-"""A check that has no answer after so long has failed."""
+CHECK_INTERVAL_SECONDS: Final = 3.5
+"""How long nothing may show where the account is, until the service has told how long.
+
+What is lost then shows within it, an answer and GRACE_SECONDS: in 5 seconds.
+"""
+CHECK_SECONDS: Final = 1.5
+"""A check that has no answer after so long shows nothing: what it would show may be lost."""
+CLOCK_SECONDS: Final = 60.0
+"""How far apart checks are at most: by them it is known what time it is in the database."""
 REJOIN_SECONDS: Final = 5.0
 """How long a channel has at least after another join to prove that broadcasts come again."""
 
@@ -79,7 +89,11 @@ class StateReason(StrEnum):
 
 
 class Subscription:
-    """Follow one account: its signals each once and by seq, and how far that can be trusted."""
+    """Follow one account: its signals each once and by seq, and how far that can be trusted.
+
+    With `matches_event` their events as well, each once, by the seq of events, and after the
+    signals that it is about.
+    """
 
     def __init__(
         self,
@@ -88,30 +102,49 @@ class Subscription:
         after_seq: int | None = None,
         buffer_signals: int = 10_000,
         page_size: int = 1000,
-        check_interval: float = 2.0,
+        check_interval: float | None = None,
         own_channel: bool = False,
+        matches_event: Callable[[SignalEvent], bool | None] | None = None,
+        after_event_seq: int | None = None,
     ) -> None:
-        """`own_channel` says that broadcasts tell only of signals that the queries return."""
-        self._signals = Coverage(
-            matches, after_seq=after_seq, buffer_signals=buffer_signals, page_size=page_size
+        """`own_channel` says that broadcasts tell only of signals that the queries return.
+
+        `check_interval` is that of the service when it is None. `matches_event` answers None for an
+        event that does not say enough without its signal, which queries bring.
+        """
+        self._signals = Strand(
+            Coverage(matches, after_seq=after_seq, buffer_size=buffer_signals, page_size=page_size)
         )
-        self._check_interval = check_interval
+        self._matches_event = matches_event
+        self._events = (
+            None
+            if matches_event is None
+            else Strand[SignalEvent](
+                Coverage(
+                    lambda event: matches_event(event) is not False,
+                    after_seq=after_event_seq,
+                    buffer_size=buffer_signals,
+                    page_size=page_size,
+                )
+            )
+        )
+        self._strands: tuple[Strand[Any], ...] = (
+            (self._signals,) if self._events is None else (self._signals, self._events)
+        )
+        self._keeps_interval = check_interval is not None
+        self._check_interval = check_interval or CHECK_INTERVAL_SECONDS
         self._own_channel = own_channel
         self._now = 0.0
+        self._database_time: tuple[datetime, float] | None = None
         self._answered_at = 0.0
         self._proven_at = 0.0
-        self._check_at = check_interval
-        self._behind: tuple[int, float] | None = None
+        self._check_at = self._check_interval
         self._joined = False
         self._ever_joined = False
         self._replicating = False
         self._lost = StateReason.NOT_JOINED
         self._closed: StateReason | None = None
         self._interval: float | None = None
-        self._pushed = 0
-        self._answerable_at: float | None = None
-        self._unpushed: tuple[int, float] | None = None
-        self._missing = False
         self._given_time_at = -math.inf
         self._state = SubscriptionState.CONNECTING
         self._reason: StateReason | None = StateReason.NOT_JOINED
@@ -126,14 +159,29 @@ class Subscription:
         return self._reason
 
     @property
+    def is_up_to_date(self) -> bool:
+        """Whether it is LIVE and not even a moment behind: all that it knows of is here."""
+        return self._state is SubscriptionState.LIVE and not self._is_behind
+
+    @property
     def cursor(self) -> int | None:
         """Everything of the filter up to this seq has been handed out; None before it is known."""
-        return self._signals.cursor
+        return self._signals.coverage.cursor
+
+    @property
+    def event_cursor(self) -> int | None:
+        """The same for the seq of events; None as well when these are not followed."""
+        return None if self._events is None else self._events.coverage.cursor
 
     @property
     def buffered(self) -> int:
-        """How many signals wait to be taken."""
-        return self._signals.buffered
+        """How many signals and events wait to be taken."""
+        return sum(strand.coverage.buffered for strand in self._strands)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is something to take now."""
+        return self._signals.coverage.next is not None or self._next_event() is not None
 
     @property
     def check_wanted(self) -> bool:
@@ -150,10 +198,10 @@ class Subscription:
     def wake_at(self) -> float:
         """The next time at which a tick changes something."""
         moments = [self._check_at, self._unreachable_at]
-        if self._unpushed is not None:
-            moments.append(self._unpushed[1])
-        if self._behind is not None:
-            moments.append(self._behind[1] + GRACE_SECONDS)
+        for strand in self._strands:
+            moments += strand.deadlines()
+            if strand.behind is not None:
+                moments.append(strand.behind[1] + GRACE_SECONDS)
         if self._brings_nothing:
             moments.append(self._rejoin_at)
         return min((moment for moment in moments if moment > self._now), default=math.inf)
@@ -161,11 +209,10 @@ class Subscription:
     def tick(self, now: float) -> None:
         """It is `now`, in seconds of a clock that never goes back."""
         self._now = now
-        if self._unpushed is not None and now >= self._unpushed[1]:
-            self._unpushed = None
-            if not self._missing:
+        was_missing = self._missing
+        for strand in self._strands:
+            if strand.tick(now) and not was_missing:
                 self._given_time_at = -math.inf
-            self._missing = True
         self._judge()
 
     def joined(self) -> None:
@@ -173,22 +220,23 @@ class Subscription:
         self._joined = self._ever_joined = True
         self._replicating = False
         self._given_time_at = self._now
-        self._not_answerable()
-        self._signals.doubt()
+        for strand in self._strands:
+            strand.joined()
         self._judge()
 
     def replication_ready(self) -> None:
         """The server now follows the database: what was stored until here has to be fetched."""
         self._replicating = True
-        self._not_answerable()
-        self._signals.doubt()
+        for strand in self._strands:
+            strand.joined()
         self._judge()
 
     def left(self, reason: StateReason) -> None:
         """The channel is lost, or cannot be joined, and broadcasts with it."""
         self._joined = self._replicating = False
         self._lost = reason
-        self._not_answerable()
+        for strand in self._strands:
+            strand.not_answerable()
         self._judge()
 
     def check_due(self) -> None:
@@ -200,48 +248,105 @@ class Subscription:
         self._judge()
 
     def broadcast(self, message: Broadcast) -> None:
-        """Take in a broadcast that the channel brought."""
-        self._signals.broadcast(message)
-        if self._joined:
-            self._pushed = max(self._pushed, message.last_seq)
-        if self._unpushed is not None and self._unpushed[0] <= self._pushed:
-            self._unpushed = None
-            self._missing = False
-        if not self._missing and not self._signals.is_behind:
-            self._proven()
-        self._judge()
+        """Take in a broadcast of signals that the channel brought."""
+        first, last, at = message.first_seq, message.last_seq, message.broadcast_at
+        self._take_in(self._signals, Announcement(first, last, at, message.signals))
+
+    def event_broadcast(self, message: EventBroadcast) -> None:
+        """Take in a broadcast of events that the channel brought."""
+        if self._events is None or self._matches_event is None:
+            return
+        events = message.changes
+        if events is not None and any(self._matches_event(event) is None for event in events):
+            events = None  # A query brings them with their signals.
+        self._signals_known_by(events or ())
+        first, last, at = message.first_seq, message.last_seq, message.broadcast_at
+        self._take_in(self._events, Announcement(first, last, at, events))
 
     def page(self, query: SeqQuery, page: Page) -> None:
         """Take in the answer to `query`, however long ago it was asked."""
-        self._signals.page(query, page)
-        self._answered()
-        if self._replicating and self._answerable_at is None and self._signals.is_settled:
-            self._become_answerable(page.last_seq)
-        newest = page.last_seq
-        if self._own_channel:
-            newest = page.signals[-1].seq if page.signals else 0
-        if newest > self._pushed or page.next_cursor is None:
-            self._shown(newest)
-        self._judge()
+        newest = page.signals[-1].seq if page.signals else 0
+        through = page.last_seq if page.next_cursor is None else max(newest, query.after_seq)
+        self._signals.answer(query, Answer(page.signals, through, page.last_seq))
+        shown = newest if self._own_channel else page.last_seq
+        self._answered_by(self._signals, page.last_seq, shown, page.next_cursor is None)
 
-    def head(self, last_seq: int, broadcast_interval: float = 0.0) -> None:
-        """Take in the answer to a check: where the account is, and its broadcasts' interval."""
+    def event_page(self, query: SeqQuery, page: EventPage) -> None:
+        """Take in the answer to a query of events."""
+        if self._events is None:
+            return
+        through = page.events[-1].seq if page.events else page.last_seq
+        answer = Answer(page.events, through, page.last_seq)
+        self._events.answer(query, answer)
+        self._signals_known_by(page.events)
+        self._answered_by(self._events, page.last_seq, page.last_seq, answer.is_complete)
+
+    def head(
+        self,
+        last_seq: int,
+        last_event_seq: int = 0,
+        *,
+        broadcast_interval: float = 0.0,
+        check_interval: float | None = None,
+        database_time: datetime | None = None,
+    ) -> None:
+        """Take in the answer to a check.
+
+        It says where the account is, the interval of its broadcasts, how often the service wants to
+        be asked, and what time it was in the database.
+        """
         self._interval = broadcast_interval
-        self._signals.known(last_seq)
+        if check_interval is not None and not self._keeps_interval:
+            self._check_interval = check_interval
+        if database_time is not None:
+            self._database_time = database_time, self._now
+        self._signals.coverage.known(last_seq)
+        if self._events is not None:
+            self._events.coverage.known(last_event_seq)
+            self._events.shown(last_event_seq, self._now, self._lateness)
         self._answered()
         if not self._own_channel:
-            self._shown(last_seq)
-        elif not self._signals.is_behind:
-            self._shown(0)
+            self._signals.shown(last_seq, self._now, self._lateness)
+        elif not self._signals.coverage.is_behind:
+            self._signals.shown(0, self._now, self._lateness)
         self._judge()
 
     def next_query(self) -> SeqQuery | None:
         """The query to make now, or None when nothing is missing or the buffer has no room."""
-        return None if self._closed else self._signals.next_query()
+        return None if self._closed else self._signals.coverage.next_query()
 
-    def take(self) -> Observation | None:
-        """Hand out the next signal, or None when there is none yet."""
-        return self._signals.take()
+    def next_event_query(self) -> SeqQuery | None:
+        """The same for events."""
+        followed = self._closed is None and self._events is not None
+        return self._events.coverage.next_query() if followed and self._events else None
+
+    def take(self) -> Observation | SignalEvent | None:
+        """Hand out the next signal or event, or None when there is none yet."""
+        if self._events is not None and self._next_event() is not None:
+            taken_event = self._events.coverage.take()
+            return taken_event and msgspec.structs.replace(taken_event[0], signal=None)
+        taken = self._signals.coverage.take()
+        return Observation(*taken) if taken else None
+
+    def _next_event(self) -> SignalEvent | None:
+        """The next event, unless a signal that it is about has still to be taken."""
+        event = None if self._events is None else self._events.coverage.next
+        if event is None or (self.cursor or 0) < event.last_signal_seq:
+            return None
+        return event
+
+    def _signals_known_by(self, events: Iterable[SignalEvent]) -> None:
+        """What has become of something is stored."""
+        for event in events:
+            self._signals.coverage.known(event.last_signal_seq)
+
+    @property
+    def _missing(self) -> bool:
+        return any(strand.missing for strand in self._strands)
+
+    @property
+    def _is_behind(self) -> bool:
+        return any(strand.coverage.is_behind for strand in self._strands)
 
     @property
     def _unreachable_at(self) -> float:
@@ -264,48 +369,47 @@ class Subscription:
         proof = 2 * self._lateness + self._check_interval
         return self._given_time_at + max(REJOIN_SECONDS, proof)
 
+    def _take_in(self, strand: Strand[Any], message: Announcement[Any]) -> None:
+        strand.broadcast(message, joined=self._joined)
+        if self._is_on_time(message) and not self._missing and not self._is_behind:
+            self._proven()
+        self._judge()
+
+    def _is_on_time(self, message: Announcement[Any]) -> bool:
+        """Whether a broadcast shows what is stored now: all may be late by the same time."""
+        if self._database_time is None:
+            return False
+        then, noted_at = self._database_time
+        age = (then - message.at).total_seconds() + self._now - noted_at
+        return age < GRACE_SECONDS
+
+    def _answered_by(self, strand: Strand[Any], last_seq: int, shown: int, complete: bool) -> None:
+        """Conclude what follows from an answer beside what it brought."""
+        self._answered()
+        if self._replicating and not strand.is_answerable and strand.coverage.is_settled:
+            strand.become_answerable(last_seq, self._now)
+            if self._missing:
+                self._check_at = self._now + min(self._lateness, self._check_interval)
+        if self._interval is not None and (complete or not strand.has_pushed(shown)):
+            strand.shown(shown, self._now, self._lateness)
+        self._judge()
+
     def _answered(self) -> None:
         """The database has just shown where the account is."""
         self._answered_at = self._now
         self._proven()
 
     def _proven(self) -> None:
-        """It has just been shown where the account is, if only by a broadcast.
-
-        All broadcasts may be late by the same time: they put off a check once, not for ever.
-        """
+        """It has just been shown where the account is, if only by a broadcast."""
         self._proven_at = self._now
-        latest = self._answered_at + 2 * self._check_interval
+        # The clock of this machine and that of the database may not drift apart unnoticed.
+        latest = self._answered_at + max(CLOCK_SECONDS, self._check_interval)
         self._check_at = min(self._now + self._check_interval, latest)
-
-    def _not_answerable(self) -> None:
-        """From here on the channel need not have told of what is stored."""
-        self._answerable_at = None
-        self._unpushed = None
-
-    def _become_answerable(self, last_seq: int) -> None:
-        """The channel has to tell of what is stored after `last_seq`."""
-        self._pushed = max(self._pushed, last_seq)
-        self._answerable_at = self._now
-        if self._missing:
-            self._check_at = self._now + min(self._lateness, self._check_interval)
-
-    def _shown(self, seq: int) -> None:
-        """The database has shown that `seq` is stored: it was pushed, or will be in a moment."""
-        if self._answerable_at is None or self._interval is None:
-            return
-        if seq > self._pushed:
-            self._unpushed = self._unpushed or (seq, self._now + self._lateness)
-        elif self._now >= self._answerable_at + self._lateness:
-            self._missing = False
 
     def _judge(self) -> None:
         """Settle the state that follows from everything told so far."""
-        if not self._signals.is_behind:
-            self._behind = None
-        elif self._behind is None or self._signals.has(self._behind[0]):
-            # Under a steady flow something is always missing: what counts is for how long.
-            self._behind = self._signals.furthest, self._now
+        for strand in self._strands:
+            strand.judge(self._now)
         self._state, self._reason = self._judgement()
 
     def _judgement(self) -> tuple[SubscriptionState, StateReason | None]:
@@ -320,16 +424,20 @@ class Subscription:
             return SubscriptionState.STALE, StateReason.UNREACHABLE
         if not self._replicating:
             return SubscriptionState.CATCHING_UP, StateReason.AWAITING_REPLICATION
-        if self._behind is not None and not self._is_a_moment_behind(self._behind[1]):
-            full = self._signals.is_full
+        late = [strand for strand in self._strands if not self._is_at_most_a_moment_behind(strand)]
+        if late:
+            full = any(strand.coverage.is_full for strand in late)
             reason = StateReason.SLOW_CONSUMER if full else StateReason.BACKFILLING
             return SubscriptionState.CATCHING_UP, reason
         return SubscriptionState.LIVE, None
 
-    def _is_a_moment_behind(self, since: float) -> bool:
+    def _is_at_most_a_moment_behind(self, strand: Strand[Any]) -> bool:
         """A live subscription stays live for the moment that fetching a broadcast's signals takes.
 
         Otherwise an account with large batches, whose broadcasts carry none, would never be live.
         """
+        if strand.behind is None:
+            return True
         was_live = self._state is SubscriptionState.LIVE
-        return was_live and self._signals.is_settled and self._now < since + GRACE_SECONDS
+        is_recent = self._now < strand.behind[1] + GRACE_SECONDS
+        return was_live and strand.coverage.is_settled and is_recent

@@ -64,6 +64,8 @@ create table private.segments (
 
 -- Not a range type with GiST: its operators are not leakproof, so that row-level security would
 -- keep them from the index.
+create index segments_account_no_first_generated_at_idx
+on private.segments (account_no, first_generated_at, last_generated_at);
 create index segments_account_no_seq_idx on private.segments (account_no, last_seq, first_seq);
 create index segments_unmerged_idx on private.segments (account_no, first_generated_at)
 where not merged;

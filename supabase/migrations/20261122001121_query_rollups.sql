@@ -293,11 +293,11 @@ begin
           < (start.bucket, start.trader_no, start.symbol, start.timeframe)),
       query.row_limit);
     exit when cardinality(v_signals) < v_query.row_limit;
-    v_query.before_time := v_signals[v_query.row_limit].generated_at;
-    v_query.before_seq := v_signals[v_query.row_limit].seq;
+    v_query.start_time := v_signals[v_query.row_limit].generated_at;
+    v_query.start_seq := v_signals[v_query.row_limit].seq;
     v_read := v_read + v_query.row_limit;
-    if date_trunc('minute', v_query.before_time, 'UTC') is distinct from v_minute then
-      v_minute := date_trunc('minute', v_query.before_time, 'UTC');
+    if date_trunc('minute', v_query.start_time, 'UTC') is distinct from v_minute then
+      v_minute := date_trunc('minute', v_query.start_time, 'UTC');
       v_read_before := v_read;
     end if;
     -- What is still unread is of this minute or before.
@@ -338,9 +338,12 @@ set timezone = 'UTC'
 as $$
 declare
   -- It asks for the scope, first of all.
-  v_query private.signal_query := private.read_query(
-    query_rollups.traders, query_rollups.symbols, query_rollups.timeframes, null, null,
-    query_rollups.from_time, query_rollups.to_time, null, 'newest', null, query_rollups.page_size);
+  v_query private.signal_query := private.read_page(
+    private.read_filter(
+      traders => query_rollups.traders, symbols => query_rollups.symbols,
+      timeframes => query_rollups.timeframes, from_time => query_rollups.from_time,
+      to_time => query_rollups.to_time),
+    'newest', null, query_rollups.page_size);
   v_page_size integer := v_query.row_limit - 1;
   v_account private.accounts;
   v_start private.rollups;

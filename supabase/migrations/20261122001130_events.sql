@@ -361,9 +361,41 @@ comment on function private.publish_events is
 'Moves the account''s row past the events just stored (so many, from last_event_seq + 1), with their
 link of the audit chain, and broadcasts them. The caller holds the lock of the account.';
 
+create function private.events_with_signals(events public.signal_events[])
+returns json[]
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  v_times timestamptz[] := (
+    select array_agg(distinct event.generated_at order by event.generated_at)
+    from unnest(events) as event
+    where event.generated_at is not null);
+begin
+  return array(
+    select (
+      to_jsonb(event) - 'account_id' || jsonb_build_object('signal',
+        to_jsonb(stored) - 'account_id' || jsonb_build_object('status', event.status)))::json
+    from unnest(events) as event
+    left join private.shown_signals(array(
+      select signal
+      from private.signals_at(
+        private.caller_account_no('signals:read'), v_times) as signal
+      where signal.seq = any(array(select event.signal_seq from unnest(events) as event))
+    )) as stored on stored.seq = event.signal_seq and event.signal_id is not null
+    order by event.seq);
+end
+$$;
+
+comment on function private.events_with_signals is
+'The given events as JSON, by seq, each with the signal that it is about: null for an expiry.';
+
 create function private.query_events(
   after_seq bigint,
-  page_size integer
+  page_size integer,
+  with_signals boolean
 )
 returns json
 language plpgsql
@@ -373,6 +405,7 @@ set timezone = 'UTC'
 as $$
 declare
   v_account_id uuid := private.caller_id('signals:read');
+  v_events public.signal_events[];
 begin
   if (after_seq >= 0 and page_size between 1 and 1000) is not true then
     perform private.raise_error(
@@ -380,19 +413,20 @@ begin
       'Cannot make the page: after_seq must be 0 or more, page_size from 1 to 1000.',
       'Begin with after_seq 0, and go on with the seq of the last event.');
   end if;
+  v_events := array(
+    select event
+    from public.signal_events as event
+    where event.seq > query_events.after_seq
+    order by event.seq
+    limit query_events.page_size);
   return json_build_object(
-    'events', array_to_json(array(
-      select row_to_json(page)
-      from (
-        select
-          seq, status, signal_seq, signal_id, trader_id, symbol, timeframe, generated_at,
-          occurred_at, received_at, entry_price, exit_price, close_reason, return, fees, reason,
-          expired_seqs
-        from public.signal_events
-        where seq > query_events.after_seq
-        order by seq
-        limit query_events.page_size
-      ) as page)),
+    'events', array_to_json(case
+      when with_signals then private.events_with_signals(v_events)
+      else array(
+        select (to_jsonb(event) - 'account_id')::json
+        from unnest(v_events) as event
+        order by event.seq)
+    end),
     'last_seq', coalesce((
       select account.last_event_seq from private.accounts as account
       where account.account_id = v_account_id), 0));
@@ -403,17 +437,18 @@ comment on function private.query_events is 'Body of public.query_events.';
 
 create function public.query_events(
   after_seq bigint default 0,
-  page_size integer default 100
+  page_size integer default 100,
+  with_signals boolean default false
 )
 returns json
 language sql
 stable
 set search_path = ''
-as 'select private.query_events(after_seq, page_size)';
+as 'select private.query_events(after_seq, page_size, with_signals)';
 
 comment on function public.query_events is
 'The lifecycle events of the caller''s signals that follow after_seq, by seq. last_seq is the account''s
-in the same snapshot: an event with it is the last one so far.';
+in the same snapshot: an event with it is the last one so far. with_signals adds the signal to each.';
 
 alter table private.transitions enable row level security;
 alter table private.signal_events enable row level security;
@@ -428,5 +463,6 @@ grant execute on function private.statuses to authenticated, service_role;
 grant execute on function private.close_reasons to authenticated, service_role;
 grant execute on function private.status_at to authenticated, service_role;
 grant execute on function private.statuses_of to authenticated, service_role;
+grant execute on function private.events_with_signals to authenticated;
 grant execute on function private.query_events to authenticated;
 grant execute on function public.query_events to authenticated;

@@ -549,5 +549,6 @@ that is not allowed never sinks the others; the same request_id gets the same ve
 
 alter table private.advances enable row level security;
 
+grant execute on function private.signals_at to authenticated;
 grant execute on function private.advance_signals to authenticated;
 grant execute on function public.advance_signals to authenticated;

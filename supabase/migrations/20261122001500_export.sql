@@ -110,61 +110,67 @@ comment on function public.export_range is
 through: after_seq < seq <= until_seq, which for no signal is an empty range. What is stored later is no
 part of it, so an export of a range stands still. last_seq is the account''s.';
 
-create function private.signals_to_export(
-  account_no integer,
-  query private.signal_query
-)
-returns private.signals[]
-language plpgsql
-stable
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
-set enable_seqscan = off
-as $$
-begin
-  return array(
-    select signal
-    from private.signals as signal
-    where signal.account_no = signals_to_export.account_no
-      and signal.seq > query.after_seq
-      and signal.seq <= query.until_seq
-      and signal.generated_at >= query.from_time
-      and signal.generated_at < query.to_time
-      and (signal.trader_no = any(query.trader_nos)) is not false
-      and (signal.symbol = any(query.symbols)) is not false
-      and (signal.timeframe = any(query.timeframes)) is not false
-      and (signal.action = any(query.actions)) is not false
-      and (signal.confidence >= query.min_confidence) is not false
-    union all
-    select signal
-    from private.segments as segment
-    cross join lateral private.unpacked_signals(segment, 1, segment.signals) as signal
-    where segment.account_no = signals_to_export.account_no
-      and segment.last_seq > query.after_seq
-      and segment.last_seq <= query.until_seq | private.seq_block()
-      and segment.first_seq <= query.until_seq
-      and segment.last_generated_at >= query.from_time
-      and segment.first_generated_at < query.to_time
-      and (segment.trader_nos && query.trader_nos) is not false
-      and (segment.symbols && query.symbols) is not false
-      and (segment.timeframes && query.timeframes) is not false
-      and (segment.actions && query.actions) is not false
-      and (segment.confidence_max >= query.min_confidence) is not false
-      and signal.seq > query.after_seq
-      and signal.seq <= query.until_seq
-      and signal.generated_at >= query.from_time
-      and signal.generated_at < query.to_time
-      and (signal.trader_no = any(query.trader_nos)) is not false
-      and (signal.symbol = any(query.symbols)) is not false
-      and (signal.timeframe = any(query.timeframes)) is not false
-      and (signal.action = any(query.actions)) is not false
-      and (signal.confidence >= query.min_confidence) is not false);
-end
-$$;
+create view private.exportable_signals
+with (security_invoker = true)
+as
+select
+  signal.generated_at, signal.seq, signal.confidence, signal.price, signal.stop_loss,
+  signal.take_profit, signal.valid_until, signal.account_no, signal.trader_no, signal.timeframe,
+  signal.action, signal.symbol, signal.metadata, signal.seq as first_seq, signal.seq as last_seq,
+  signal.generated_at as first_generated_at, signal.generated_at as last_generated_at
+from private.signals as signal
+union all
+select
+  packed.generated_at, packed.seq, packed.confidence, packed.price, packed.stop_loss,
+  packed.take_profit, packed.generated_at + packed.valid_for, packed.account_no, packed.trader_no,
+  packed.timeframe, packed.action, packed.symbols[packed.symbol_position], packed.metadata,
+  packed.first_seq, packed.last_seq, packed.first_generated_at, packed.last_generated_at
+from (
+  -- The arrays are read side by side, and end together: a null one is null for every signal.
+  select
+    segment.account_no, segment.first_seq, segment.last_seq, segment.first_generated_at,
+    segment.last_generated_at, dictionary.symbols,
+    unnest(segment.generated_at_values) as generated_at,
+    unnest(segment.seq_offsets) + segment.first_seq - 1 + generate_series(1, segment.signals)
+      as seq,
+    unnest(segment.confidence_values) as confidence,
+    unnest(segment.price_values) as price,
+    unnest(segment.stop_loss_values) as stop_loss,
+    unnest(segment.take_profit_values) as take_profit,
+    unnest(segment.valid_for_values) as valid_for,
+    unnest(segment.trader_no_values) as trader_no,
+    unnest(segment.timeframe_values) as timeframe,
+    unnest(segment.action_values) as action,
+    unnest(segment.symbol_positions) as symbol_position,
+    unnest(segment.metadata_values) as metadata
+  from private.segments as segment
+  -- Read from disk once, and not for each signal.
+  cross join lateral (select segment.symbols[:] as symbols offset 0) as dictionary
+) as packed;
 
-comment on function private.signals_to_export is
-'All signals of the query, in no order. query_signals picks the few of a page out of each segment; where
-nearly all are wanted, to unpack the segments whole takes a third of the time.';
+comment on view private.exportable_signals is
+'Every signal, with the columns of private.signals and the ends of the segment it is packed in; its own
+where it is not packed. A read of most signals takes a third of what private.stored_signals takes, but has
+to find its segments by these ends.';
+
+create type private.exported_signal as (
+  signal_id uuid,
+  seq bigint,
+  trader_id uuid,
+  symbol text,
+  timeframe text,
+  generated_at timestamptz,
+  action text,
+  confidence double precision,
+  price double precision,
+  stop_loss double precision,
+  take_profit double precision,
+  valid_until timestamptz,
+  metadata jsonb
+);
+
+comment on type private.exported_signal is
+'A signal as an export shows it: the keys of a line of NDJSON, in the order of the columns of CSV.';
 
 create function private.csv_header()
 returns text
@@ -178,8 +184,11 @@ $$;
 
 comment on function private.csv_header is 'The first line of a CSV export: the names of its columns.';
 
-create function private.csv_of(
-  signals private.signals[],
+create function private.export_text(
+  account private.accounts,
+  query private.signal_query,
+  chosen private.signals[],
+  format text,
   for_spreadsheets boolean
 )
 returns text
@@ -188,53 +197,101 @@ stable
 set search_path = ''
 set timezone = 'UTC'
 set datestyle = 'ISO'
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_nestloop = off
+set jit = off
 as $$
+declare
+  v_is_csv boolean := export_text.format = 'csv';
+  -- A cell that begins like this is a formula to a spreadsheet. No other column can.
+  v_formulas integer[] := case
+    when export_text.for_spreadsheets then array[ascii('='), ascii('+'), ascii('-'), ascii('@')]
+  end;
+  v_account_id uuid := account.account_id;
+  v_account_no integer := case when export_text.chosen is null then account.account_no end;
 begin
   return (
     select string_agg(
-      concat(
-        shown.signal_id, ',', shown.seq, ',', shown.trader_id, ',',
-        -- A cell that begins like this is a formula to a spreadsheet. No other column can.
-        case
-          when csv_of.for_spreadsheets and left(shown.symbol, 1) in ('=', '+', '-', '@') then ''''
-        end,
-        shown.symbol, ',', shown.timeframe, ',',
-        -- As JSON has it, in a fraction of the time.
-        translate(shown.generated_at::text, ' ', 'T') || ':00', ',',
-        shown.action, ',', shown.confidence, ',', shown.price, ',', shown.stop_loss, ',',
-        shown.take_profit, ',', translate(shown.valid_until::text, ' ', 'T') || ':00', ',',
-        '"' || replace(shown.metadata::text, '"', '""') || '"', e'\r\n'),
+      case
+        when v_is_csv then concat(
+          shown.signal_id, ',', shown.seq, ',', shown.trader_id, ',',
+          case when ascii(shown.symbol) = any(v_formulas) then '''' end, shown.symbol, ',',
+          shown.timeframe, ',',
+          -- As JSON has it, in a fraction of the time.
+          shown.generated_at::date, 'T', shown.generated_at::time, '+00:00,',
+          shown.action, ',', shown.confidence, ',', shown.price, ',', shown.stop_loss, ',',
+          shown.take_profit, ',',
+          shown.valid_until::date, 'T' || shown.valid_until::time || '+00:00', ',',
+          '"' || replace(shown.metadata::text, '"', '""') || '"', e'\r\n')
+        else row_to_json(row(
+          shown.signal_id, shown.seq, shown.trader_id, shown.symbol, shown.timeframe,
+          shown.generated_at, shown.action, shown.confidence, shown.price, shown.stop_loss,
+          shown.take_profit, shown.valid_until, shown.metadata
+        )::private.exported_signal) || e'\n'
+      end,
       '' order by shown.seq)
-    from private.shown_signals(csv_of.signals) as shown);
-end
-$$;
-
-comment on function private.csv_of is
-'Signals as lines of CSV (RFC 4180) by seq, without a header; null for none. Only metadata can hold what
-has to be quoted. for_spreadsheets puts an apostrophe before a symbol that would be taken for a formula.';
-
-create function private.ndjson_of(signals private.signals[])
-returns text
-language plpgsql
-stable
-set search_path = ''
-set timezone = 'UTC'
-as $$
-begin
-  return (
-    select string_agg(row_to_json(line) || e'\n', '' order by line.seq)
     from (
       select
-        shown.signal_id, shown.seq, shown.trader_id, shown.symbol, shown.timeframe,
-        shown.generated_at, shown.action, shown.confidence, shown.price, shown.stop_loss,
-        shown.take_profit, shown.valid_until, shown.metadata
-      from private.shown_signals(ndjson_of.signals) as shown
-    ) as line);
+        -- As private.signal_id makes it, which would take longer than all the rest when called.
+        encode(
+          set_byte(
+            set_byte(named.hash, 6, get_byte(named.hash, 6) & 15 | 128),
+            8, get_byte(named.hash, 8) & 63 | 128),
+          'hex')::uuid as signal_id,
+        named.*
+      from (
+        select
+          signal.seq, trader.trader_id, signal.symbol, word.timeframe, signal.generated_at,
+          word.action, signal.confidence, signal.price, signal.stop_loss, signal.take_profit,
+          signal.valid_until, signal.metadata,
+          substr(sha256(convert_to(concat(
+            v_account_id, e'\n', trader.trader_id, e'\n', signal.symbol, e'\n',
+            word.timeframe, e'\n',
+            -- As a double, which holds it to the microsecond until 2106, it takes a fifth of the time.
+            (date_part('epoch', signal.generated_at) * 1000000)::bigint), 'UTF8')), 1, 16) as hash
+        from (
+          select
+            stored.seq, stored.trader_no, stored.symbol, stored.timeframe, stored.generated_at,
+            stored.action, stored.confidence, stored.price, stored.stop_loss, stored.take_profit,
+            stored.valid_until, stored.metadata
+          from private.exportable_signals as stored
+          where stored.account_no = v_account_no
+            and stored.last_seq > query.after_seq
+            and stored.last_seq <= query.until_seq | private.seq_block()
+            and stored.first_seq <= query.until_seq
+            -- Written so that the planner does not take the index by time for these.
+            and (stored.last_generated_at >= query.from_time) is not false
+            and (stored.first_generated_at < query.to_time) is not false
+            and stored.seq > query.after_seq
+            and stored.seq <= query.until_seq
+            and stored.generated_at >= query.from_time
+            and stored.generated_at < query.to_time
+          union all
+          select
+            chosen.seq, chosen.trader_no, chosen.symbol, chosen.timeframe, chosen.generated_at,
+            chosen.action, chosen.confidence, chosen.price, chosen.stop_loss, chosen.take_profit,
+            chosen.valid_until, chosen.metadata
+          from unnest(export_text.chosen) as chosen
+        ) as signal
+        -- Every signal has its trader, but what is missing must be seen.
+        left join private.traders as trader on trader.trader_no = signal.trader_no
+        cross join lateral (
+          select
+            (private.timeframes())[signal.timeframe] as timeframe,
+            (private.actions())[signal.action] as action
+        ) as word
+        -- Its own order keeps this a step by itself: the hash is made once, and read three times.
+        order by signal.seq
+      ) as named
+    ) as shown);
 end
 $$;
 
-comment on function private.ndjson_of is
-'Signals as lines of JSON by seq, with the columns of the CSV; null for none.';
+comment on function private.export_text is
+'The given signals or, for null, all of the account in the limits of the query, as lines of CSV (RFC 4180,
+without a header) or NDJSON, by seq; null for none. Only metadata can hold what CSV has to quote.
+for_spreadsheets puts an apostrophe before a symbol that would be taken for a formula.';
 
 create function private.require_export(
   format text,
@@ -265,6 +322,24 @@ comment on function private.require_export is
 'PT400 unless the format is known, and the range of seq is one that a statement can make in
 time, and in memory if each signal has 2 KB of metadata.';
 
+create function private.asks_for_all(query private.signal_query)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_all private.signal_query := private.read_filter(
+    from_time => query.from_time, to_time => query.to_time, after_seq => query.after_seq,
+    until_seq => query.until_seq);
+begin
+  return v_all is not distinct from asks_for_all.query;
+end
+$$;
+
+comment on function private.asks_for_all is
+'Whether an answer of read_filter limits nothing but time and seq. A filter that is added to it counts.';
+
 create function private.export_signals(
   query private.signal_query,
   format text,
@@ -280,30 +355,36 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid := private.caller_id('signals:read');
-  v_query private.signal_query := query;
-  v_signals private.signals[];
+  v_account private.accounts;
+  v_query private.signal_query := private.sorted_by(query, 'seq');
+  v_chosen private.signals[];
+  v_header text;
 begin
   perform private.require_export(
     export_signals.format, export_signals.after_seq, export_signals.until_seq);
-  v_query.until_seq := export_signals.until_seq;
-  v_signals := private.signals_to_export(
-    (select account.account_no from private.accounts as account
-      where account.account_id = v_account_id),
-    v_query);
+  select account.* into v_account
+  from private.accounts as account
+  where account.account_id = v_account_id;
+  if not private.asks_for_all(query) then
+    v_query.row_limit := export_signals.until_seq - export_signals.after_seq;
+    v_chosen := private.with_status(
+      v_query, private.found_signals(v_query, v_account), v_account);
+  end if;
+  if export_signals.with_header and export_signals.format = 'csv' then
+    v_header := private.csv_header();
+  end if;
   return convert_to(
     concat(
-      case
-        when export_signals.with_header and export_signals.format = 'csv' then private.csv_header()
-      end,
-      case export_signals.format
-        when 'csv' then private.csv_of(v_signals, export_signals.for_spreadsheets)
-        else private.ndjson_of(v_signals)
-      end),
+      v_header,
+      private.export_text(
+        v_account, v_query, v_chosen, export_signals.format, export_signals.for_spreadsheets)),
     'UTF8');
 end
 $$;
 
-comment on function private.export_signals is 'Body of public.export_signals.';
+comment on function private.export_signals is
+'Body of public.export_signals. Where all is asked for it is made straight from where it is stored, in half
+the time; what a filter selects is found as query_signals finds it.';
 
 create function public.export_signals(
   format text,
@@ -311,9 +392,15 @@ create function public.export_signals(
   until_seq bigint,
   traders uuid[] default null,
   symbols text[] default null,
+  symbol_prefix text default null,
   timeframes text[] default null,
   actions text[] default null,
+  statuses text[] default null,
+  tags text[] default null,
   min_confidence double precision default null,
+  max_confidence double precision default null,
+  min_price double precision default null,
+  max_price double precision default null,
   "from" timestamptz default null,
   "to" timestamptz default null,
   for_spreadsheets boolean default true,
@@ -325,23 +412,27 @@ stable
 set search_path = ''
 as $$
   select private.export_signals(
-    private.read_query(
-      traders, symbols, timeframes, actions, min_confidence, "from", "to", after_seq, 'seq', null,
-      null),
+    private.read_filter(
+      traders => traders, symbols => symbols, symbol_prefix => symbol_prefix,
+      timeframes => timeframes, actions => actions, statuses => statuses, tags => tags,
+      min_confidence => min_confidence, max_confidence => max_confidence,
+      min_price => min_price, max_price => max_price, from_time => "from", to_time => "to",
+      after_seq => after_seq, until_seq => until_seq),
     format, after_seq, until_seq, for_spreadsheets, with_header)
 $$;
 
 comment on function public.export_signals is
 'The caller''s signals of the filter with after_seq < seq <= until_seq, at most 5000 seqs, as UTF-8 text
 in the order of seq: csv (RFC 4180, with_header for its first line) or ndjson. Ask with Accept:
-application/octet-stream. The answer is empty where no signal is.';
+application/octet-stream. The answer is empty where no signal is. With statuses it is as of now: a later
+one may have others.';
 
+grant select on private.exportable_signals to authenticated;
 grant execute on function private.seqs_between to authenticated;
-grant execute on function private.signals_to_export to authenticated;
 grant execute on function private.csv_header to authenticated;
-grant execute on function private.csv_of to authenticated;
-grant execute on function private.ndjson_of to authenticated;
+grant execute on function private.export_text to authenticated;
 grant execute on function private.require_export to authenticated;
+grant execute on function private.asks_for_all to authenticated;
 grant execute on function private.export_range to authenticated;
 grant execute on function private.export_signals to authenticated;
 grant execute on function public.export_range to authenticated;

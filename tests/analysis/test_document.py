@@ -22,8 +22,11 @@ for trade in pair_trades(table).closed:
 """
 
 
-def test_the_snippets_print_what_the_document_says_and_draw_its_pictures(tmp_path: Path) -> None:
-    printed = document.run(tmp_path)
+def test_the_snippets_print_what_the_document_says_and_draw_its_pictures(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    with document.query_of_demo(stack) as query:
+        printed = document.run(tmp_path, query)
     assert printed == document.shown()
     assert {f"pictures/{path.name}" for path in (tmp_path / "pictures").iterdir()} == (
         document.pictures()

@@ -20,7 +20,7 @@ from signal_persistence.advance import EventPage, SignalEvent
 from signal_persistence.cache.question import Question
 from signal_persistence.errors import ConnectError, SubscriptionError
 from signal_persistence.manager.lifecycle import TRANSITIONS, outcome_after, status_at
-from signal_persistence.query import QueryOptions
+from signal_persistence.questions import QueryOptions
 
 ACCOUNT = UUID("0190b5a6-0000-7000-8000-00000000000a")
 TRADERS = tuple(UUID(int=number) for number in (1, 2))
@@ -127,6 +127,7 @@ class ModelFollower:
     def __init__(self, account: ModelAccount, lag: float) -> None:
         self.lag = lag
         self.live = True
+        self.behind = False
         self.error: Exception | None = None
         self._account = account
         self._known = self._taken = account.last_seq
@@ -138,6 +139,10 @@ class ModelFollower:
         if self.error is not None:
             return SubscriptionState.CLOSED
         return SubscriptionState.LIVE if self.live else SubscriptionState.STALE
+
+    @property
+    def is_up_to_date(self) -> bool:
+        return self.state is SubscriptionState.LIVE and not self.behind
 
     @property
     def cursor(self) -> int | None:

@@ -6,7 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from signal_persistence import AsyncProducer, PasswordCredentials, Signal, SignalClient
+from signal_persistence import (
+    AsyncProducer,
+    AsyncSignalLifecycle,
+    PasswordCredentials,
+    Signal,
+    SignalChange,
+    SignalClient,
+)
 from tests.plugins.stack import Account, RunningStack
 
 FLUSH_SECONDS = 20.0
@@ -27,6 +34,7 @@ class Publisher:
         self.trader_id = trader.trader_id
         self._next_at = datetime.now(UTC) - timedelta(hours=1)
         self.ids: list[UUID] = []
+        self._stored: list[Signal] = []
 
     def another_trader(self) -> UUID:
         """Return a trader of the same account, without a channel of its own."""
@@ -42,12 +50,22 @@ class Publisher:
             for _ in range(count):
                 signal = self._signal(**changed)
                 ids.append(signal.signal_id(self.account.account_id))
+                self._stored.append(signal)
                 await producer.publish(signal)
             assert await producer.flush(FLUSH_SECONDS) == 0
             stats = producer.stats()
         assert stats.delivered == count
         self.ids += ids
         return ids
+
+    async def advance(self, count: int, *, batch: int = 50) -> None:
+        """Report that the last `count` signals were analyzed, in requests of `batch`."""
+        last = self._stored[len(self._stored) - count :]
+        changes = [SignalChange.of(signal, "analyzed") for signal in last]
+        async with AsyncSignalLifecycle(self._url, self._key, self.credentials) as lifecycle:
+            for first in range(0, count, batch):
+                verdict = await lifecycle.advance(changes[first : first + batch])
+                assert verdict.accepted == len(changes[first : first + batch]), verdict
 
     def _signal(self, **changed: Any) -> Signal:
         self._next_at += timedelta(milliseconds=1)

@@ -33,6 +33,7 @@ from signal_persistence.errors import (
     SubscriptionError,
     UnavailableError,
 )
+from signal_persistence.subscription import SubscriptionState
 from tests.client.model_account import (
     ACCOUNT,
     START,
@@ -542,6 +543,20 @@ def test_when_following_is_not_live_reads_go_to_the_database_or_say_how_old_they
     in_a_scene(play)
 
 
+def test_a_subscriber_that_is_a_moment_behind_confirms_no_answer() -> None:
+    async def play(scene: Scene) -> None:
+        await scene.cache.newest()
+        scene.account.followers[0].behind = True
+        await asyncio.sleep(3)
+        assert scene.cache.state is SubscriptionState.LIVE
+        assert not (await scene.cache.newest()).cached
+        scene.account.followers[0].behind = False
+        await scene.settle()
+        assert (await scene.cache.newest()).cached
+
+    in_a_scene(play)
+
+
 def test_a_loop_that_was_blocked_does_not_pass_for_live() -> None:
     async def play(scene: Scene) -> None:
         await scene.cache.newest()
@@ -640,6 +655,7 @@ def test_a_query_that_a_new_beginning_overtakes_is_answered_and_not_kept() -> No
         (1, {"symbols": "ES"}, "pass a list"),
         (1, {"symbols": []}, "leave symbols out"),
         (1, {"from_": datetime(2026, 1, 1)}, "time zone"),
+        (1, {"statuses": ["closed"]}, "'statuses' here"),
     ],
 )
 def test_a_question_that_cannot_work_is_refused(

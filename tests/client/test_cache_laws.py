@@ -29,6 +29,8 @@ QUESTIONS: list[tuple[int, dict[str, Any]]] = [
     (3, {"to": START + timedelta(seconds=4), "symbols": ["NQ"]}),
     (3, {"within": timedelta(seconds=4)}),
     (1000, {"within": timedelta(seconds=2), "traders": TRADERS}),
+    (3, {"symbol_prefix": "N", "max_confidence": 0.5}),
+    (3, {"tags": ["trend"], "symbols": ["ES"], "min_price": 2, "max_price": 2}),
 ]
 
 signals = st.fixed_dictionaries(
@@ -38,9 +40,11 @@ signals = st.fixed_dictionaries(
         "timeframe": st.sampled_from(["1m", "5m"]),
         "action": st.sampled_from(["enter_long", "exit_long"]),
         "confidence": st.sampled_from([0.25, 0.5, 0.75]),
+        "price": st.sampled_from([1.0, 2.0]),
     },
     optional={
-        "valid_until": st.integers(1, 12).map(lambda seconds: START + timedelta(seconds=seconds))
+        "metadata": st.sampled_from([{"tags": ["trend", "x"]}, {"tags": "trend"}]),
+        "valid_until": st.integers(1, 12).map(lambda seconds: START + timedelta(seconds=seconds)),
     },
 )
 ages = st.integers(-20, 0).map(lambda tenths: timedelta(seconds=tenths / 10))

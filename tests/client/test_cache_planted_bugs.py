@@ -1,11 +1,13 @@
-"""The table of bugs planted in the cache is about the source and the tests as they are."""
+"""The tables of bugs planted in the cache and in queries are about the source as it is."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.client import planted_cache_bugs, planted_query_bugs
 from tests.client.planted_bugs import PACKAGE, REPOSITORY, PlantedBug
-from tests.client.planted_cache_bugs import BUGS
+
+BUGS = [*planted_cache_bugs.BUGS, *planted_query_bugs.BUGS]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -8,7 +8,7 @@ from typing import Any
 from realtime import AsyncRealtimeClient
 from realtime.message import ServerMessageAdapter
 
-from signal_persistence.channel import EVENT, Loss, _Connection
+from signal_persistence.channel import INGESTED, Loss, _Connection
 from signal_persistence.subscription import StateReason
 
 TOPIC = "realtime:topic"
@@ -16,7 +16,7 @@ BROADCAST = {
     "event": "broadcast",
     "topic": TOPIC,
     "ref": None,
-    "payload": {"type": "broadcast", "event": EVENT, "payload": {}},
+    "payload": {"type": "broadcast", "event": INGESTED, "payload": {}},
 }
 READY = {
     "event": "system",
@@ -43,7 +43,7 @@ class Told:
     def on_replication_ready(self) -> None:
         self.events.append("replication ready")
 
-    def on_broadcast(self, payload: Mapping[str, Any]) -> None:
+    def on_broadcast(self, event: str, payload: Mapping[str, Any]) -> None:
         self.events.append("broadcast")
 
     def on_lost(self, loss: Loss) -> None:

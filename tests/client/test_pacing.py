@@ -60,6 +60,14 @@ def test_growth_stops_where_larger_batches_take_longer_by_the_signal() -> None:
     assert 1000 <= pacing.messages < 1500
 
 
+@given(st.lists(st.floats(1, 10), max_size=200))
+def test_answers_that_waver_make_no_batch_smaller_than_the_first(slower: list[float]) -> None:
+    pacing = make_pacing()
+    for factor in slower:
+        pacing.answered(pacing.messages, 0.02 * factor)
+        assert pacing.messages >= 500
+
+
 def test_overload_halves_and_successes_bring_it_back_slowly() -> None:
     pacing = make_pacing(requests=8)
     pacing.overloaded()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
 import pytest
 
 from signal_persistence.caller import LONGEST_RETRY_AFTER, Caller, pause_before
+from signal_persistence.contract import CONTRACT
 from signal_persistence.credentials import AccessToken
 from signal_persistence.errors import (
     ApiError,
@@ -21,8 +23,9 @@ from signal_persistence.errors import (
     InvalidQueryError,
     UnavailableError,
 )
-from signal_persistence.query import AsyncSignalQuery, SignalQuery, query_parameters
-from signal_persistence.reading import SignalFilter
+from signal_persistence.query import AsyncSignalQuery, SignalQuery
+from signal_persistence.questions import Sort, page_call, query_parameters, rows_call
+from signal_persistence.reading import Facet, Facets, SignalCount, SignalFilter
 from signal_persistence.signal import Outcome, StoredSignal
 from tests.client.loopback_service import (
     CLOSE,
@@ -36,6 +39,7 @@ from tests.client.loopback_service import (
 
 EDGE = "/functions/v1/query-signals"
 RPC = "/rest/v1/rpc/query_signals"
+YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 TRADER = UUID("0190b5a6-0000-7000-8000-000000000001")
 SIGNAL: dict[str, Any] = {
     "signal_id": "0190b5a6-0000-8000-8000-000000000002",
@@ -50,7 +54,7 @@ SIGNAL: dict[str, Any] = {
     "stop_loss": None,
     "take_profit": 44000,
     "valid_until": None,
-    "metadata": {"rsi": 28.5},
+    "metadata": {"rsi": 28.5, "tags": ["trend", 3, ["nested"]]},
     "status": "executed",
     "outcome": {"entry_price": 43550},
 }
@@ -146,7 +150,7 @@ async def test_a_page_is_decoded_into_typed_signals(
             confidence=1.0,
             price=43548.7734375,
             take_profit=44000.0,
-            metadata={"rsi": 28.5},
+            metadata=SIGNAL["metadata"],
             status="executed",
             outcome=Outcome(entry_price=43550.0),
         ),
@@ -161,13 +165,20 @@ async def test_everything_asked_for_is_sent_under_the_names_of_the_database_func
     await query.page(
         traders=[TRADER, str(TRADER).upper()],
         symbols=iter(["ES", "BTC-USD"]),
+        symbol_prefix="BTC",
         timeframes=["1h"],
         actions={"exit_long"},
+        statuses=["executed", "closed"],
+        tags=["trend"],
         min_confidence=0.5,
+        max_confidence=1,
+        min_price=-1.5,
+        max_price=1e15,
         from_=datetime(2026, 1, 5, tzinfo=UTC),
         to=datetime(2026, 1, 6, 9, tzinfo=east),
         after_seq=0,
-        sort="seq",
+        until_seq=9,
+        sort="-confidence",
         page_size=5,
         cursor="c",
     )
@@ -176,13 +187,20 @@ async def test_everything_asked_for_is_sent_under_the_names_of_the_database_func
     assert request.json() == {
         "traders": [str(TRADER)],
         "symbols": ["BTC-USD", "ES"],
+        "symbol_prefix": "BTC",
         "timeframes": ["1h"],
         "actions": ["exit_long"],
+        "statuses": ["closed", "executed"],
+        "tags": ["trend"],
         "min_confidence": 0.5,
+        "max_confidence": 1,
+        "min_price": -1.5,
+        "max_price": 1e15,
         "from": "2026-01-05T00:00:00+00:00",
         "to": "2026-01-06T00:00:00+00:00",
         "after_seq": 0,
-        "sort": "seq",
+        "until_seq": 9,
+        "sort": "-confidence",
         "page_size": 5,
         "cursor": "c",
     }
@@ -208,6 +226,84 @@ def test_the_blocking_face_pages_the_same_way(service: LoopbackService) -> None:
     with SignalQuery(service.url, "key", AccessToken("t"), transport="rpc") as query:
         assert [signal.seq for signal in query.signals()] == [1, 7]
     assert [request.target for request in service.received] == [RPC, RPC]
+
+
+async def test_only_the_fields_that_are_asked_for_are_sent_and_typed(
+    service: LoopbackService, query: AsyncSignalQuery
+) -> None:
+    row = {"seq": 7, "generated_at": SIGNAL["generated_at"], "outcome": {"return": 0.5}}
+    service.script = [page(row, cursor="c2"), page()]
+    fields = ["outcome", "generated_at"]
+    rows = [row async for row in query.rows(fields, statuses=["closed"], sort="oldest")]
+    moment = datetime(2026, 1, 5, 10, 15, 0, 123456, UTC)
+    assert rows == [{"seq": 7, "generated_at": moment, "outcome": Outcome(return_=0.5)}]
+    asked = {
+        "statuses": ["closed"],
+        "sort": "oldest",
+        "page_size": 1000,
+        "fields": ["generated_at", "outcome"],
+    }
+    assert [one.json() for one in service.received] == [asked, {**asked, "cursor": "c2"}]
+
+
+async def test_an_empty_page_with_a_cursor_is_not_the_last(
+    service: LoopbackService, query: AsyncSignalQuery
+) -> None:
+    service.script = [page(cursor="c2"), page(SIGNAL)]
+    assert [signal.seq async for signal in query.signals(statuses=["closed"])] == [7]
+
+
+def test_the_blocking_face_goes_on_after_an_empty_page(service: LoopbackService) -> None:
+    service.script = [page(cursor="c2"), page(SIGNAL)]
+    with SignalQuery(service.url, "key", AccessToken("t")) as query:
+        assert [signal.seq for signal in query.signals(statuses=["closed"])] == [7]
+
+
+@pytest.mark.parametrize("transport", ["edge", "rpc"])
+def test_each_question_goes_to_its_function(service: LoopbackService, transport: Any) -> None:
+    facets = {
+        "symbols": [{"value": "ES", "count": 2}],
+        "traders": [{"value": str(TRADER), "count": 2}],
+        "actions": [],
+        "timeframes": [],
+        "exact": True,
+    }
+    service.script = [
+        json_answer({"count": 5, "exact": False}),
+        page(SIGNAL, cursor="c2"),
+        page({**SIGNAL, "seq": 8}),
+        json_answer(facets),
+    ]
+    with SignalQuery(service.url, "key", AccessToken("t"), transport=transport) as query:
+        assert query.count(exact=True, symbol_prefix="E", until_seq=3) == SignalCount(5, False)
+        newest = [signal.seq for signal in query.latest(symbols=["ES"], from_=YEAR)]
+        menu = query.facets(after_seq=2)
+    assert newest == [7, 8]
+    assert menu == Facets((Facet("ES", 2),), (Facet(TRADER, 2),), (), (), True)
+    asked = {"symbols": ["ES"], "from": "2026-01-01T00:00:00+00:00", "page_size": 1000}
+    targets = {
+        "edge": [f"{EDGE}/{name}" for name in ("count", "latest", "latest", "facets")],
+        "rpc": [
+            f"/rest/v1/rpc/{name}"
+            for name in ("count_signals", "latest_signals", "latest_signals", "signal_facets")
+        ],
+    }
+    assert [one.target for one in service.received] == targets[transport]
+    assert [one.json() for one in service.received] == [
+        {"symbol_prefix": "E", "until_seq": 3, "exact": True},
+        asked,
+        {**asked, "cursor": "c2"},
+        {"after_seq": 2},
+    ]
+
+
+async def test_an_answer_from_before_the_wanted_seq_is_an_error(
+    service: LoopbackService, query: AsyncSignalQuery
+) -> None:
+    service.script = [page(SIGNAL, last_seq=7), page(SIGNAL, last_seq=7)]
+    await query.page(at_least_seq=7)
+    with pytest.raises(InvalidQueryError, match="only come to 7"):
+        await query.page(at_least_seq=8)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +420,17 @@ async def test_a_definite_error_is_raised_at_once(
         ({"traders": [UUID(int=n) for n in range(101)]}, "at most 100"),
         ({"min_confidence": 1.5}, "from 0 to 1"),
         ({"min_confidence": float("nan")}, "from 0 to 1"),
+        ({"min_confidence": 0.6, "max_confidence": 0.5}, "no signal has both"),
+        ({"max_price": float("inf")}, "from -1e.15 to 1e.15"),
+        ({"min_price": 2, "max_price": 1}, "no signal has both"),
+        ({"symbol_prefix": ""}, "no signal can have it"),
+        ({"symbol_prefix": "E S"}, "no signal can have it"),
+        ({"statuses": ["archived"]}, "no signal can have it"),
+        ({"tags": [""]}, "no signal can have it"),
+        ({"tags": ["\ud800"]}, "no signal can have it"),
+        ({"tags": ["\0"]}, "no signal can have it"),
+        ({"sort": "price"}, "newest, oldest, seq, -seq"),
+        ({"after_seq": -1}, "0 or more"),
         ({"from_": datetime(2026, 1, 5)}, "time zone"),
     ],
 )
@@ -332,6 +439,37 @@ def test_a_filter_that_cannot_work_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(InvalidQueryError, match=sentence):
         query_parameters(options)
+
+
+@pytest.mark.parametrize("name", ["symbol", "from", "page_sise"])
+def test_an_option_that_there_is_not_is_refused(name: str) -> None:
+    unknown: Any = {name: 1}
+    with pytest.raises(InvalidQueryError, match=f"'{name}' here: there are actions, after_seq"):
+        page_call(unknown)
+
+
+def test_a_field_that_no_signal_has_is_refused() -> None:
+    with pytest.raises(InvalidQueryError, match="field 'prize'"):
+        rows_call(["prize"], {})
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "polars", "pandas"])
+async def test_a_table_without_its_library_names_the_extra(
+    service: LoopbackService,
+    query: AsyncSignalQuery,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    make = {"pyarrow": query.to_arrow, "polars": query.to_polars, "pandas": query.to_pandas}
+    extra = {"pyarrow": "arrow"}.get(library, library)
+    with pytest.raises(ConfigurationError, match=rf"signal-persistence\[{extra}\]"):
+        await make[library]()
+    assert not service.received
+
+
+def test_the_orders_are_those_of_the_contract() -> None:
+    assert get_args(Sort) == CONTRACT.sorts
 
 
 def test_an_unknown_transport_is_refused() -> None:
@@ -361,9 +499,23 @@ def test_pauses_are_jittered_and_bounded() -> None:
         ({"timeframes": ["1h"]}, False),
         ({"actions": ["exit_long"]}, False),
         ({"min_confidence": 1.0}, True),
+        ({"max_confidence": 0.9}, False),
+        ({"symbol_prefix": "BTC-"}, True),
+        ({"symbol_prefix": "btc"}, False),
+        ({"min_price": 43548.7734375, "max_price": 43548.7734375}, True),
+        ({"min_price": 43548.8}, False),
+        ({"max_price": 43548.7}, False),
+        ({"tags": ["trend", "x"]}, True),
+        ({"tags": ["tren"]}, False),
         ({"symbols": ["BTC-USD"], "actions": ["exit_long"]}, False),
     ],
 )
 def test_a_filter_tells_what_the_database_would(wanted: Any, matches: bool) -> None:
     signal = StoredSignal.from_json(msgspec.json.encode(SIGNAL))
-    assert SignalFilter.of(**wanted).matches(signal) is matches
+    assert SignalFilter.of(wanted).matches(signal) is matches
+
+
+@pytest.mark.parametrize("tags", [None, "trend", {"trend": 1}, [], [["trend"]], [None, 1]])
+def test_only_an_array_of_strings_is_a_list_of_tags(tags: Any) -> None:
+    signal = StoredSignal.from_json(msgspec.json.encode({**SIGNAL, "metadata": {"tags": tags}}))
+    assert not SignalFilter.of({"tags": ["trend"]}).matches(signal)

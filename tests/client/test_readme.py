@@ -43,13 +43,15 @@ def test_the_examples_run_one_after_the_other(
         assert done.returncode == 0, done.stderr
         assert not done.stderr
         shown.append(done.stdout.strip())
-    publish, follow, query, export, advance, cache = shown
+    publish, follow, query, table, export, advance, events, cache = shown
     assert publish == "accepted 1"
     assert follow == "1 ES=F enter_long 5321.25"
     assert query.endswith("ES=F 5321.25")
+    assert "ES=F    0.82" in table
     assert export == "1 signals"
     assert (tmp_path / "week.csv").read_text().count("ES=F") == 1
     assert advance == "1 ES=F executed\n2 ES=F closed"
+    assert events == "1 ES=F executed"
     assert cache == "1 5321.25 1 True"
 
 
@@ -59,7 +61,8 @@ def test_the_examples_run_one_after_the_other(
 def test_every_setting_is_described_with_its_default(
     name: str, parameter: inspect.Parameter
 ) -> None:
-    rows = [line.split("|") for line in README.read_text().splitlines() if line.startswith("| `")]
+    settings = README.read_text().partition("\n## Settings\n")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in settings.splitlines() if line.startswith("| `")]
     described = {
         setting.strip(" `"): default.strip()
         for row in rows

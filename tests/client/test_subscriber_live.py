@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from signal_persistence import (
     ClosedError,
     ConfigurationError,
     PasswordCredentials,
+    SignalEvent,
     StateReason,
     StoredSignal,
     Subscriber,
@@ -515,9 +517,59 @@ def test_the_blocking_face_waits_no_longer_than_it_is_told(
         subscriber.get()
 
 
+async def test_callbacks_get_signals_and_their_events_in_one_order(
+    publisher: Publisher, make_subscriber: MakeSubscriber
+) -> None:
+    seen: list[str] = []
+
+    async def on_event(event: SignalEvent) -> None:
+        seen.append(f"event of {event.signal_seq}")
+        raise RuntimeError("a bug of the application")
+
+    async with make_subscriber(
+        after_seq=0,
+        after_event_seq=0,
+        on_signal=lambda signal: seen.append(f"signal {signal.seq}"),
+        on_event=on_event,
+    ) as subscriber:
+        await publisher.publish(2)
+        await publisher.advance(2)
+        await until(lambda: (subscriber.cursor, subscriber.event_cursor) == (2, 2))
+        assert subscriber.callback_errors == 2
+    assert [one for one in seen if one.startswith("signal")] == ["signal 1", "signal 2"]
+    assert [one for one in seen if one.startswith("event")] == ["event of 1", "event of 2"]
+    for seq in (1, 2):
+        assert seen.index(f"signal {seq}") < seen.index(f"event of {seq}")
+
+
+def test_the_blocking_face_yields_signals_and_events_and_its_cursors_continue_both(
+    stack: RunningStack, publisher: Publisher
+) -> None:
+    make = partial(Subscriber, stack.api_url, stack.publishable_key, publisher.credentials)
+    asyncio.run(publisher.publish(3))
+    asyncio.run(publisher.advance(3))
+    with make(after_seq=0, after_event_seq=0, events=True) as subscriber:
+        news = list(islice(subscriber.news(), 4))
+        cursors = subscriber.cursor, subscriber.event_cursor
+        with pytest.raises(ConfigurationError, match="news"):
+            subscriber.get(0)
+    assert sum(isinstance(one, StoredSignal) for one in news) == cursors[0]
+    assert sum(isinstance(one, SignalEvent) for one in news) == cursors[1]
+    with make(after_seq=cursors[0], after_event_seq=cursors[1], events=True) as rest:
+        news += list(islice(rest.news(), 2))
+    assert [one.seq for one in news if isinstance(one, StoredSignal)] == [1, 2, 3]
+    events = [one for one in news if isinstance(one, SignalEvent)]
+    assert [(event.seq, event.status, event.signal) for event in events] == [
+        (seq, "analyzed", None) for seq in (1, 2, 3)
+    ]
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        {"after_event_seq": 0},
+        {"events": True, "on_signal": print},
+        {"events": True, "own_channel": True, "traders": [UUID(int=1)]},
         {"buffer_signals": 0},
         {"check_interval": -1},
         {"timeout": 0},

@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from signal_persistence import Observation, SignalEvent
+from signal_persistence.advance import EventBroadcast, EventPage
 from signal_persistence.coverage import SeqQuery
 from signal_persistence.errors import SubscriptionError
 from signal_persistence.reading import Broadcast, Page
 from signal_persistence.signal import StoredSignal
-from signal_persistence.subscription import StateReason, Subscription
-from tests.client.live.signals import START, signal
+from signal_persistence.subscription import StateReason, Subscription, SubscriptionState
+from tests.client.live.signals import START, event, signal
 
 
 def everything(_: StoredSignal) -> bool:
@@ -35,6 +37,7 @@ class Account:
 
     def __init__(self, matches: Callable[[StoredSignal], bool] = everything) -> None:
         self.last_seq = 0
+        self.events: list[SignalEvent] = []
         self.matches = matches
 
     def store(self, count: int, *, carried: bool = True) -> Broadcast:
@@ -52,10 +55,20 @@ class Account:
         more = len(matching) > query.page_size
         return Page(tuple(matching[: query.page_size]), "more" if more else None, self.last_seq)
 
+    def advance(self, signal_seq: int, *, carried: bool = True) -> EventBroadcast:
+        """What becomes of a signal, or of it and all before it that expire."""
+        seq = len(self.events) + 1
+        self.events.append(event(seq, [1, signal_seq] if seq % 5 == 0 else signal_seq))
+        return EventBroadcast(seq, seq, START, tuple(self.events[-1:]) if carried else None)
+
+    def events_after(self, query: SeqQuery) -> EventPage:
+        found = self.events[query.after_seq : query.after_seq + query.page_size]
+        return EventPage(tuple(found), len(self.events))
+
 
 def taken(subscription: Subscription, at_most: int = 1000) -> list[int]:
     observations = itertools.takewhile(bool, (subscription.take() for _ in range(at_most)))
-    return [observation.signal.seq for observation in observations if observation]
+    return [one.signal.seq for one in observations if isinstance(one, Observation)]
 
 
 def catch_up(subscription: Subscription, account: Account) -> list[int]:
@@ -92,7 +105,8 @@ def test_a_signal_keeps_the_time_of_its_broadcast_although_a_query_fetched_it() 
     query = subscription.next_query()
     assert query is not None
     subscription.page(query, account.answer(query))
-    times = [observation.broadcast_at for _ in range(4) if (observation := subscription.take())]
+    found = [subscription.take() for _ in range(4)]
+    times = [one.broadcast_at for one in found if isinstance(one, Observation)]
     assert times == [None, START, START, START + timedelta(seconds=1)]
 
 
@@ -205,3 +219,86 @@ def test_any_mix_of_events_hands_out_each_signal_once_in_order(
         positioned_at = last_seq
     assert seen == [s for s in range(positioned_at + 1, last_seq + 1) if matches(signal(s))]
     assert subscription.cursor == last_seq
+
+
+happenings = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["store", "advance", "deliver", "drop", "repeat", "ask", "take", "join", "check"]
+        ),
+        st.integers(0, 20),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=happenings, buffer_signals=st.integers(2, 30), page_size=st.integers(1, 12))
+def test_any_mix_hands_out_each_event_once_in_order_and_after_its_signals(
+    steps: list[tuple[str, int, bool]], buffer_signals: int, page_size: int
+) -> None:
+    account = Account()
+    subscription = Subscription(
+        everything,
+        after_seq=0,
+        buffer_signals=buffer_signals,
+        page_size=page_size,
+        matches_event=lambda _: True,
+        after_event_seq=0,
+    )
+    flying: list[Broadcast | EventBroadcast] = []
+    seen: list[int] = []
+    seen_events: list[int] = []
+
+    def take(at_most: int) -> None:
+        for _ in range(at_most):
+            one = subscription.take()
+            if isinstance(one, Observation):
+                seen.append(one.signal.seq)
+            elif one is not None:
+                assert len(seen) >= one.last_signal_seq
+                seen_events.append(one.seq)
+            assert subscription.cursor == len(seen)
+            assert subscription.event_cursor == len(seen_events)
+
+    def ask() -> None:
+        if (query := subscription.next_query()) is not None:
+            subscription.page(query, account.answer(query))
+        if (query := subscription.next_event_query()) is not None:
+            subscription.event_page(query, account.events_after(query))
+
+    for name, number, carried in steps:
+        if name == "store":
+            flying.append(account.store(1 + number % 5, carried=carried))
+        elif name == "advance" and account.last_seq:
+            flying.append(account.advance(1 + number % account.last_seq, carried=carried))
+        elif name in {"deliver", "drop", "repeat"} and flying:
+            index = number % len(flying)
+            message = flying[index] if name == "repeat" else flying.pop(index)
+            if name != "drop" and isinstance(message, Broadcast):
+                subscription.broadcast(message)
+            elif name != "drop" and isinstance(message, EventBroadcast):
+                subscription.event_broadcast(message)
+        elif name == "ask":
+            ask()
+        elif name == "take":
+            take(number)
+        elif name == "join":
+            subscription.joined()
+            subscription.replication_ready()
+        elif name == "check":
+            subscription.head(account.last_seq, len(account.events))
+
+    subscription.joined()
+    subscription.replication_ready()
+    subscription.head(account.last_seq, len(account.events))
+    while len(seen) < account.last_seq or len(seen_events) < len(account.events):
+        before = len(seen) + len(seen_events)
+        ask()
+        take(buffer_signals)
+        assert len(seen) + len(seen_events) > before, "it stands still"
+    ask()
+    assert seen == list(range(1, account.last_seq + 1))
+    assert seen_events == list(range(1, len(account.events) + 1))
+    assert subscription.state is SubscriptionState.LIVE

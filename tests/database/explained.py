@@ -50,6 +50,31 @@ DEEP_MINUTES = """
 select public.query_rollups(cursor => private.encode_rollup_cursor('1m', json_build_object(
   'bucket', $1::timestamptz, 'trader_id', $2::text, 'symbol', 'S25', 'timeframe', '1m')))
 """
+ADVANCE = """
+with event as (
+  insert into private.signal_events (
+    account_no, trader_no, symbol, timeframe, generated_at, signal_seq, seq, status, occurred_at,
+    received_at)
+  select
+    signal.account_no, trader.trader_no, signal.symbol, signal.timeframe, signal.generated_at,
+    signal.seq, signal.seq, 2, now(), now()
+  from private.signals as signal
+  inner join private.traders as trader on trader.account_no = signal.account_no
+  where trader.trader_id::text = $2 and signal.seq = any($1)
+  returning account_no, seq
+)
+update private.accounts as account set last_event_seq = event.seq
+from event
+where account.account_no = event.account_no
+"""
+# Behind every signal of a time.
+CURSOR = """
+select private.encode_cursor(
+  private.read_page(private.read_filter(), $2, null, null),
+  jsonb_populate_record(null::private.signals, jsonb_build_object(
+    'generated_at', $1::timestamptz,
+    'seq', case $2 when 'oldest' then 999999999999999999 else 0 end)))
+"""
 EXPLAIN_EVERYTHING = """
 load 'auto_explain';
 set auto_explain.log_min_duration = 0;
@@ -90,6 +115,17 @@ class Explained:
             # The partition of a day without signals is rightly read whole.
             if (scan.node, scan.rows) != ("Seq Scan", 0)
         ]
+
+    async def advance(self, seqs: list[int]) -> None:
+        """Report that the signals with these seqs were analyzed."""
+        await self.connection.execute("set local role none")
+        await self.connection.execute(ADVANCE, seqs, self.trader_id)
+        await self.connection.execute("set local role authenticated")
+
+    async def cursor_behind(self, time: datetime, sort: str = "newest") -> str:
+        """Return the cursor of a page without filters that starts behind the signals of a time."""
+        cursor: str = await self.connection.fetchval(CURSOR, time, sort)
+        return cursor
 
     def scans(self, *tables: str) -> list[Scan]:
         """Return the scans of these tables, and of partitions of them, that the last query took."""

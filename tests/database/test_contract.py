@@ -71,6 +71,10 @@ async def test_the_timeframes_and_actions_are_the_contracts_in_its_order(
     assert await database.fetchval("select private.actions()") == CONTRACT["actions"]
 
 
+async def test_the_orders_of_signals_are_the_contracts(database: asyncpg.Connection) -> None:
+    assert await database.fetchval("select private.sorts()") == CONTRACT["sorts"]
+
+
 async def test_every_error_that_a_function_raises_is_in_the_catalogue(
     database: asyncpg.Connection,
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,15 @@ from hypothesis import strategies as st
 from tests.plugins.stack import RunningStack
 
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
-SYMBOLS = ("BTC/USD", "ETH/USD", "SOL/USD")
+SYMBOLS = ("BTC/USD", "ETH/EUR", "ETH/USD", "SOL/USD")
 TIMEFRAMES = ("1m", "1h")
 ACTIONS = ("enter_long", "exit_long", "enter_short", "exit_short")
 TRADERS = ("one", "two")
+TAGS = ("slow", "fast", 'ü " \\')
+STATUSES = ("generated", "analyzed", "executed", "closed", "expired", "cancelled", "rejected")
+CHANGES = ((), (), ("analyzed",), ("executed",), ("executed", "closed"), ("cancelled",))
+"""What may be reported of a signal, one after the other."""
+SORTS = ("newest", "oldest", "seq", "-seq", "confidence", "-confidence", "symbol", "-symbol")
 LATER = ("status", "outcome")
 """What becomes of a signal afterwards is no part of an export."""
 BLOCK = 262_144
@@ -48,7 +54,7 @@ PLACES = st.sampled_from(
     ]
 )
 SETTINGS = settings(
-    max_examples=250,
+    max_examples=150,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -70,6 +76,25 @@ inner join private.accounts on account_id = %(account_id)s
 ANNOUNCE = (
     "update private.accounts set packed_until = now() + interval '1 day' where account_id = %s"
 )
+ADVANCE = """
+with event as (
+  insert into private.signal_events (
+    account_no, trader_no, symbol, timeframe, generated_at, signal_seq, seq, status, occurred_at,
+    received_at, exit_price, close_reason)
+  select
+    signal.account_no, signal.trader_no, signal.symbol, signal.timeframe, signal.generated_at,
+    signal.seq, change.seq, (change.event ->> 'status')::smallint, now(), now(),
+    case change.event ->> 'status' when '4' then 1 end,
+    case change.event ->> 'status' when '4' then 1 end
+  from jsonb_array_elements(%(events)s) with ordinality as change (event, seq)
+  inner join private.signals as signal on signal.seq = (change.event ->> 'signal_seq')::bigint
+  inner join private.accounts as account on account.account_no = signal.account_no
+  where account.account_id = %(account_id)s
+  returning seq
+)
+update private.accounts set last_event_seq = (select count(*) from event)
+where account_id = %(account_id)s
+"""
 PACK = """
 with moved as (
   delete from private.signals as signal using private.accounts as account
@@ -105,6 +130,7 @@ class Sent:
     action: str
     confidence: float
     bare: bool
+    tags: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,32 +139,59 @@ class Question:
 
     traders: list[int] | None = None
     symbols: list[str] | None = None
+    symbol_prefix: str | None = None
     timeframes: list[str] | None = None
     actions: list[str] | None = None
+    statuses: list[str] | None = None
+    tags: list[str] | None = None
     min_confidence: float | None = None
+    max_confidence: float | None = None
+    min_price: float | None = None
+    max_price: float | None = None
     start: datetime | None = None
     end: datetime | None = None
     after_seq: int | None = None
+    until_seq: int | None = None
     sort: str | None = None
     page_size: int = 100
 
     def answer(self, signals: list[dict[str, Any]], traders: list[str]) -> list[dict[str, Any]]:
-        wanted = None if self.traders is None else [traders[trader] for trader in self.traders]
-        found = [
-            signal
-            for signal in signals
-            if (wanted is None or signal["trader_id"] in wanted)
+        found = [signal for signal in signals if self._selects(signal, traders)]
+        return ordered(found, self.sort or ("newest" if self.after_seq is None else "seq"))
+
+    def _selects(self, signal: dict[str, Any], traders: list[str]) -> bool:
+        tags = (signal["metadata"] or {}).get("tags")
+        tags = tags if isinstance(tags, list) else []
+        return (
+            (self.traders is None or traders.index(signal["trader_id"]) in self.traders)
             and (self.symbols is None or signal["symbol"] in self.symbols)
+            and signal["symbol"].startswith(self.symbol_prefix or "")
             and (self.timeframes is None or signal["timeframe"] in self.timeframes)
             and (self.actions is None or signal["action"] in self.actions)
+            and (self.statuses is None or signal["status"] in self.statuses)
+            and (self.tags is None or any(tag in tags for tag in self.tags))
             and (self.min_confidence is None or signal["confidence"] >= self.min_confidence)
+            and (self.max_confidence is None or signal["confidence"] <= self.max_confidence)
+            and (self.min_price is None or signal["price"] >= self.min_price)
+            and (self.max_price is None or signal["price"] <= self.max_price)
             and (self.start is None or _time(signal) >= self.start)
             and (self.end is None or _time(signal) < self.end)
             and (self.after_seq is None or signal["seq"] > self.after_seq)
-        ]
-        if (self.sort or ("newest" if self.after_seq is None else "seq")) == "seq":
-            return sorted(found, key=lambda signal: int(signal["seq"]))
-        return sorted(found, key=lambda signal: (_time(signal), signal["seq"]), reverse=True)
+            and (self.until_seq is None or signal["seq"] <= self.until_seq)
+        )
+
+
+def ordered(signals: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
+    """The signals as a page of this order has them. Python's sort is stable."""
+    column = sort.removeprefix("-")
+    if column == "seq":
+        return sorted(signals, key=lambda signal: signal["seq"], reverse=sort == "-seq")
+    by_time = sorted(
+        signals, key=lambda signal: (_time(signal), signal["seq"]), reverse=sort != "oldest"
+    )
+    if column in ("newest", "oldest"):
+        return by_time
+    return sorted(by_time, key=lambda signal: signal[column], reverse=sort.startswith("-"))
 
 
 @dataclass(slots=True)
@@ -169,6 +222,16 @@ class World:
         assert [signal["seq"] for signal in fresh] == [row["seq"] for row in rows]
         self.signals += fresh
 
+    def advance(self, changes: dict[int, tuple[str, ...]]) -> None:
+        """Report what became of signals, by seq; then keep them as clients see them."""
+        events = [
+            {"signal_seq": seq, "status": STATUSES.index(status) + 1}
+            for seq, statuses in changes.items()
+            for status in statuses
+        ]
+        self.cursor.execute(ADVANCE, {"events": json.dumps(events), "account_id": self.account_id})
+        self.signals = self.ask(Question(after_seq=0, page_size=1000))
+
     def pack(self, seqs: list[int]) -> None:
         self.cursor.execute(ANNOUNCE, [self.account_id])
         self.cursor.execute(PACK, {"account_id": self.account_id, "seqs": seqs})
@@ -185,22 +248,45 @@ class World:
         self.cursor.execute("set local role none")
 
     def page(self, question: Question, cursor: str | None = None) -> dict[str, Any]:
-        wanted = (
-            None
-            if question.traders is None
-            else [self.traders[trader] for trader in question.traders]
-        )
-        self.cursor.execute(
-            "select public.query_signals(%s::uuid[], %s::text[], %s::text[], %s::text[], %s,"
-            " %s, %s, %s, %s, %s, %s)",
-            [
-                *(wanted, question.symbols, question.timeframes, question.actions),
-                *(question.min_confidence, question.start, question.end, question.after_seq),
-                *(question.sort, cursor, question.page_size),
-            ],
-        )
-        page: dict[str, Any] = self.cursor.fetchone()[0]
+        arguments = {
+            **self.filters(question),
+            "sort": question.sort,
+            "cursor": cursor,
+            "page_size": question.page_size,
+        }
+        page: dict[str, Any] = self.call("query_signals", arguments)
         return page
+
+    def call(self, function: str, arguments: dict[str, Any]) -> Any:
+        named = (
+            f'"{name}" => %({name})s' + ("::uuid[]" if name == "traders" else "")
+            for name in arguments
+        )
+        self.cursor.execute(f"select public.{function}({', '.join(named)})", arguments)
+        return self.cursor.fetchone()[0]
+
+    def filters(self, question: Question) -> dict[str, Any]:
+        """The filters of a question that are asked, as arguments by name."""
+        filters = {
+            "traders": None
+            if question.traders is None
+            else [self.traders[trader] for trader in question.traders],
+            "symbols": question.symbols,
+            "symbol_prefix": question.symbol_prefix,
+            "timeframes": question.timeframes,
+            "actions": question.actions,
+            "statuses": question.statuses,
+            "tags": question.tags,
+            "min_confidence": question.min_confidence,
+            "max_confidence": question.max_confidence,
+            "min_price": question.min_price,
+            "max_price": question.max_price,
+            "from": question.start,
+            "to": question.end,
+            "after_seq": question.after_seq,
+            "until_seq": question.until_seq,
+        }
+        return {name: value for name, value in filters.items() if value is not None}
 
     def ask(self, question: Question) -> list[dict[str, Any]]:
         """All pages of a question, joined."""
@@ -215,30 +301,23 @@ class World:
 
     def export(self, question: Question, pieces: int) -> list[dict[str, Any]]:
         """The NDJSON of a question in so many pieces, joined; the order and page are not asked."""
-        wanted = (
-            None
-            if question.traders is None
-            else [self.traders[trader] for trader in question.traders]
-        )
+        filters = self.filters(question)
+        after_seq = filters.pop("after_seq", 0)
+        until_seq = filters.pop("until_seq", 2**62)
         with self.signed_in():
-            self.cursor.execute(
-                "select public.export_range(%s, %s)", [question.start, question.end]
+            span = self.call("export_range", {"from": question.start, "to": question.end})
+            first = max(span["after_seq"], after_seq)
+            last = max(min(span["until_seq"], until_seq), first)
+            cuts = [first + (last - first) * n // pieces for n in range(pieces + 1)]
+            lines = "".join(
+                bytes(
+                    self.call(
+                        "export_signals",
+                        {"format": "ndjson", "after_seq": after, "until_seq": until, **filters},
+                    )
+                ).decode()
+                for after, until in itertools.pairwise(cuts)
             )
-            span = self.cursor.fetchone()[0]
-            first = max(span["after_seq"], question.after_seq or 0)
-            places = range(pieces + 1)
-            cuts = [first + (max(span["until_seq"], first) - first) * n // pieces for n in places]
-            lines = ""
-            for after, until in itertools.pairwise(cuts):
-                self.cursor.execute(
-                    "select convert_from(public.export_signals('ndjson', %s, %s, %s::uuid[],"
-                    " %s::text[], %s::text[], %s::text[], %s, %s, %s), 'UTF8')",
-                    [
-                        *(after, until, wanted, question.symbols, question.timeframes),
-                        *(question.actions, question.min_confidence, question.start, question.end),
-                    ],
-                )
-                lines += self.cursor.fetchone()[0]
         return [json.loads(line) for line in lines.splitlines()]
 
     def view(self) -> list[dict[str, Any]]:
@@ -262,6 +341,10 @@ def _time(signal: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(signal["generated_at"])
 
 
+def _price(seq: int) -> float:
+    return 100.25 * seq
+
+
 def _row(seq: int, signal: Sent) -> dict[str, Any]:
     row: dict[str, Any] = {
         "seq": seq,
@@ -272,10 +355,10 @@ def _row(seq: int, signal: Sent) -> dict[str, Any]:
         "action": ACTIONS.index(signal.action) + 1,
         "generated_at": signal.generated_at.isoformat(),
         "confidence": signal.confidence,
-        "price": 100.25 * seq,
+        "price": _price(seq),
     }
     if not signal.bare:
-        row |= {"stop_loss": 1 / seq, "metadata": {"seq": seq}}
+        row |= {"stop_loss": 1 / seq, "metadata": {"seq": seq, "tags": signal.tags}}
         row["valid_until"] = (signal.generated_at + timedelta(days=30, microseconds=7)).isoformat()
     return row
 
@@ -290,6 +373,9 @@ SENT = st.builds(
     action=st.sampled_from(ACTIONS),
     confidence=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     bare=st.booleans(),
+    # The last three are no list that contains a tag.
+    tags=st.lists(st.sampled_from(TAGS), max_size=2)
+    | st.sampled_from([None, "slow", {"slow": 1}, [["slow"]]]),
 )
 ANY_ORDER = st.lists(
     SENT,
@@ -302,12 +388,19 @@ BATCHES = ANY_ORDER | ANY_ORDER.map(lambda batch: sorted(batch, key=lambda sent:
 FILTERS: dict[str, st.SearchStrategy[Any]] = {
     "traders": st.lists(st.integers(0, 1), max_size=2),
     "symbols": st.lists(st.sampled_from((*SYMBOLS, "NONE")), min_size=1, max_size=2),
+    "symbol_prefix": st.sampled_from(["B", "ETH/", "ETH/EUR", "ETH/USD", "SOL/USDT", "T", "e"]),
     "timeframes": st.lists(st.sampled_from((*TIMEFRAMES, "1d")), min_size=1, max_size=2),
     "actions": st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=2),
+    "statuses": st.lists(st.sampled_from((*STATUSES, "archived")), max_size=3),
+    "tags": st.lists(st.sampled_from((*TAGS, "none")), max_size=2),
     "min_confidence": st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    "max_confidence": st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    "min_price": st.integers(BEFORE, BEFORE + 45).map(_price),
+    "max_price": st.integers(BEFORE, BEFORE + 45).map(_price),
     "start": TIMES,
     "end": TIMES,
     "after_seq": st.just(0) | st.integers(BEFORE, BEFORE + 45),
+    "until_seq": st.integers(BEFORE, BEFORE + 45),
 }
 # Two filters at most: more would leave nothing to compare.
 QUESTIONS = st.builds(
@@ -315,8 +408,8 @@ QUESTIONS = st.builds(
     st.lists(st.sampled_from(sorted(FILTERS)), max_size=2, unique=True).flatmap(
         lambda names: st.fixed_dictionaries({name: FILTERS[name] for name in names})
     ),
-    st.none() | st.sampled_from(["newest", "seq"]),
-    st.integers(1, 6),
+    st.none() | st.sampled_from(SORTS),
+    st.integers(1, 12),
 )
 # Which signals go at one moment: of every so many one, from a random one on.
 MOVES = st.lists(
@@ -357,6 +450,7 @@ def connection(stack: RunningStack) -> Iterator[Any]:
 @given(
     sent=BATCHES,
     later=BATCHES,
+    changes=st.lists(st.sampled_from(CHANGES), min_size=40, max_size=40),
     moves=MOVES,
     questions=st.lists(QUESTIONS, min_size=2, max_size=4),
 )
@@ -364,11 +458,13 @@ def test_tiers_do_not_show(
     connection: Any,
     sent: list[Sent],
     later: list[Sent],
+    changes: list[tuple[str, ...]],
     moves: list[tuple[str, int, int]],
     questions: list[Question],
 ) -> None:
     with _world(connection) as world:
         world.store(sent)
+        world.advance({signal["seq"]: changes[n] for n, signal in enumerate(world.signals)})
         known = {(s.trader, s.symbol, s.timeframe, s.generated_at) for s in sent}
         for move, modulus, start in moves:
             if move == "pack":
@@ -399,7 +495,7 @@ def _dense(count: int) -> list[Sent]:
     return [
         Sent(
             n % 2,
-            SYMBOLS[n % 3],
+            SYMBOLS[n % 4],
             "1m",
             NOON - timedelta(days=3, minutes=n),
             ACTIONS[n % 4],
@@ -410,24 +506,52 @@ def _dense(count: int) -> list[Sent]:
     ]
 
 
-@pytest.mark.parametrize("sort", ["newest", "seq"])
-def test_packing_between_two_pages_shifts_nothing(connection: Any, sort: str) -> None:
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_joined_are_the_list_while_signals_come_and_are_packed(
+    connection: Any, sort: str
+) -> None:
+    rng = random.Random(sort)
     with _world(connection) as world:
         world.store(_dense(300))
+        first = list(world.signals)
         question = Question(sort=sort, page_size=40)
         joined: list[dict[str, Any]] = []
         cursor: str | None = None
-        for number in range(8):
+        for number in itertools.count():
             with world.signed_in():
                 page = world.page(question, cursor)
             joined += page["signals"]
             cursor = page["next_cursor"]
-            world.pack([signal["seq"] for signal in world.signals[number::5]])
+            if cursor is None:
+                break
+            world.pack([signal["seq"] for signal in world.signals[number % 5 :: 5]])
             if number % 2:
                 world.merge(0)
-        assert cursor is None
-        assert joined == question.answer(world.signals, world.traders)
-        assert world.heap_count() == 0
+            world.store(_late(rng, number))
+        assert world.heap_count() < 100
+        assert joined == ordered(joined, sort)
+        seqs = [signal["seq"] for signal in joined]
+        assert len(set(seqs)) == len(seqs)
+        known = {signal["seq"] for signal in first}
+        assert [signal for signal in joined if signal["seq"] in known] == ordered(first, sort)
+        # Who asks from the start has all of them.
+        assert world.ask(question) == ordered(world.signals, sort)
+
+
+def _late(rng: random.Random, number: int) -> list[Sent]:
+    """Ten signals from among the times of the dense ones, of any confidence."""
+    return [
+        Sent(
+            n % 2,
+            rng.choice(SYMBOLS),
+            "1h",
+            NOON - timedelta(days=3, minutes=rng.randrange(300), seconds=number, microseconds=n),
+            ACTIONS[n % 4],
+            rng.choice([0.25, 0.5, 0.75]),
+            True,
+        )
+        for n in range(10)
+    ]
 
 
 def test_the_packer_itself_changes_no_answer(connection: Any) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -56,14 +57,70 @@ async def test_the_newest_page_reads_little_more_than_the_page(explained: Explai
 
 
 async def test_a_deep_page_reads_as_little_as_the_first(explained: Explained) -> None:
-    cursor = await explained.connection.fetchval(
-        "select private.encode_cursor('newest', $1, 999999999999999999)",
-        TODAY - timedelta(days=6),
-    )
+    cursor = await explained.cursor_behind(TODAY - timedelta(days=6))
     answer, scans = await explained.run("select public.query_signals(cursor => $1)", cursor)
     assert len(answer["signals"]) == 100
     assert_by_index(scans, "pkey")
     assert sum(scan.rows for scan in scans) <= 120
+
+
+async def test_the_oldest_page_reads_little_more_than_the_page(explained: Explained) -> None:
+    answer, scans = await explained.run("select public.query_signals(sort => 'oldest')")
+    assert [signal["seq"] for signal in answer["signals"]] == list(range(1, 101))
+    assert_by_index(scans, "pkey")
+    assert rows_of(scans) <= 120
+    cursor = await explained.cursor_behind(TODAY - timedelta(days=2), "oldest")
+    answer, scans = await explained.run(
+        "select public.query_signals(sort => 'oldest', cursor => $1)", cursor
+    )
+    assert len(answer["signals"]) == 100
+    assert_by_index(scans, "pkey")
+    assert rows_of(scans) <= 120
+
+
+async def test_the_last_seqs_are_read_by_seq(explained: Explained) -> None:
+    answer, scans = await explained.run(
+        "select public.query_signals(sort => '-seq', until_seq => $1)", ROWS - 1000
+    )
+    first = ROWS - 1000
+    assert [signal["seq"] for signal in answer["signals"]] == list(range(first, first - 100, -1))
+    assert_by_index(scans, "account_no_seq_idx")
+    assert rows_of(scans) <= 120
+
+
+async def test_a_status_that_few_signals_have_is_looked_for_up_to_a_limit(
+    explained: Explained,
+) -> None:
+    await explained.advance([5, 30_000])
+    found: list[int] = []
+    pages = 0
+    cursor = None
+    while not pages or cursor:
+        answer, scans = await explained.run(
+            "select public.query_signals(statuses => array['analyzed'], cursor => $1)", cursor
+        )
+        found += [signal["seq"] for signal in answer["signals"]]
+        assert rows_of(scans) <= 15_000
+        cursor = answer["next_cursor"]
+        pages += 1
+    assert found == [30_000, 5]
+    assert 7 <= pages <= 10
+
+
+@pytest.mark.parametrize("sort", ["confidence", "-symbol"])
+async def test_an_order_that_no_index_has_is_refused_before_very_much_is_read(
+    explained: Explained, sort: str
+) -> None:
+    start = TODAY - timedelta(days=1)
+    ask = 'select public.query_signals(sort => $1, "from" => $2)'
+    with pytest.raises(asyncpg.PostgresError, match="more than 20,000 signals") as refused:
+        async with explained.connection.transaction():
+            await explained.run(ask, sort, start - timedelta(days=2))
+    assert refused.value.detail == "query_too_wide"
+    assert rows_of(explained.scans("signals")) <= 20_100
+    answer, scans = await explained.run(ask, sort, start)
+    assert len(answer["signals"]) == 100
+    assert_by_index(scans, "pkey")
 
 
 async def test_what_follows_a_seq_is_read_by_seq(explained: Explained) -> None:
@@ -110,6 +167,8 @@ async def test_rows_of_other_symbols_and_traders_are_passed_over_in_the_index(
     for question, wanted in (
         ("select public.query_signals(symbols => $1)", ["NONE"]),
         ("select public.query_signals(traders => $1::text[]::uuid[])", [quiet["trader_id"]]),
+        ("select public.query_signals(symbol_prefix => ($1::text[])[1])", ["NONE"]),
+        ("select public.query_signals(symbols => $1, sort => 'oldest')", ["NONE"]),
     ):
         answer, scans = await explained.run(question, wanted)
         assert answer["signals"] == []

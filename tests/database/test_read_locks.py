@@ -33,6 +33,7 @@ select private.store_segments(array(select signal from moved))
 HOLD_UP_ROLLUPS = "select pg_advisory_lock(hashtext('private.rollup_step'))"
 READS = (
     "select public.query_signals()",
+    "select public.query_signals(sort => 'oldest')",
     "select public.query_signals(after_seq => 0)",
     "select public.query_rollups()",
     "select public.query_rollups(resolution => '1h')",

@@ -36,15 +36,52 @@ async def test_the_newest_page_looks_into_no_segment(packed: Explained) -> None:
 
 
 async def test_a_deep_page_looks_into_the_segments_that_hold_it(packed: Explained) -> None:
-    cursor = await packed.connection.fetchval(
-        "select private.encode_cursor('newest', $1, 999999999999999999)",
-        TODAY - timedelta(days=5),
-    )
+    cursor = await packed.cursor_behind(TODAY - timedelta(days=5))
     answer, _ = await packed.run("select public.query_signals(cursor => $1)", cursor)
     assert len(answer["signals"]) == 100
     assert 1 <= packed.looked_into() <= 2
     assert_by_index(packed.scans("segments"), "pkey")
     assert sum(scan.rows for scan in packed.scans("segments")) <= 3
+
+
+async def test_the_oldest_pages_look_into_the_segments_that_hold_them(packed: Explained) -> None:
+    ask = "select public.query_signals(sort => 'oldest', cursor => $1)"
+    for cursor in (None, await packed.cursor_behind(TODAY - timedelta(days=4), "oldest")):
+        answer, _ = await packed.run(ask, cursor)
+        assert len(answer["signals"]) == 100
+        assert 1 <= packed.looked_into() <= 2
+        assert_by_index(packed.scans("segments"), "account_no_first_generated_at_l")
+        assert rows_of(packed.scans("segments")) <= 3
+
+
+async def test_the_last_seqs_that_are_packed_are_looked_for_where_they_are(
+    packed: Explained,
+) -> None:
+    answer, _ = await packed.run(
+        "select public.query_signals(sort => '-seq', until_seq => $1)", 20_000
+    )
+    assert [signal["seq"] for signal in answer["signals"]] == list(range(20_000, 19_900, -1))
+    assert 1 <= packed.looked_into() <= 2
+    assert_by_index(packed.scans("segments"), "last_seq_first_seq_idx")
+    assert rows_of(packed.scans("segments")) <= 3
+
+
+async def test_a_segment_that_cannot_pass_a_filter_is_not_looked_into(packed: Explained) -> None:
+    for filter_ in (
+        "symbol_prefix => 'NONE'",
+        "symbol_prefix => 'S1', actions => array['exit_long']",
+        "min_confidence => 0.6",
+        "max_confidence => 0.4",
+        "max_price => 0.5",
+        "min_price => 1e6",
+        "tags => array['none']",
+    ):
+        for sort in ("newest", "oldest", "-symbol"):
+            answer, _ = await packed.run(
+                f"select public.query_signals({filter_}, sort => $1)", sort
+            )
+            assert answer["signals"] == []
+            assert packed.looked_into() + packed.tested() == 0, filter_
 
 
 async def test_a_seq_that_is_packed_is_looked_for_where_it_is(packed: Explained) -> None:

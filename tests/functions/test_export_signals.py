@@ -22,7 +22,8 @@ def trader(elite_worker: Worker) -> Worker:
         elite_worker.signal(
             number,
             symbol="=ES" if number % 3 else "BTC-USD",
-            metadata={"text": 'a "word",\nanother'} if number % 2 else None,
+            metadata={"text": 'a "word",\nanother', "tags": ["odd"]} if number % 2 else None,
+            price=number / 4,
         )
         for number in range(COUNT)
     ]
@@ -97,6 +98,12 @@ def test_a_packed_answer_is_the_same(trader: Worker) -> None:
         ({"after_seq": 120}, []),
         ({"after_seq": 9_000_000}, []),
         ({"actions": "exit_long"}, []),
+        ({"symbol_prefix": "BTC", "until_seq": 7}, [1, 4, 7]),
+        ({"tags": "even,odd", "until_seq": 5}, [2, 4]),
+        ({"statuses": "generated", "after_seq": 118}, [119, 120]),
+        ({"statuses": "closed"}, []),
+        ({"min_price": 1.25, "max_price": 1.75}, [6, 7, 8]),
+        ({"max_confidence": 0.5}, []),
         ({"from": "2001-01-01T00:00:00Z", "to": "2001-01-02T00:00:00Z"}, []),
     ],
 )

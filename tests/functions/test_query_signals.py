@@ -31,7 +31,7 @@ def test_without_a_filter_the_newest_come_first(reader: Worker) -> None:
     answer = reader.query()
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["cache-control"] == "private, no-store"
+    assert answer.headers["cache-control"] == "private, no-cache"
     assert seqs(answer.json()) == list(range(1, 11))
     assert answer.json()["last_seq"] == 10
 
@@ -60,6 +60,14 @@ def test_the_answer_is_that_of_the_database_function(reader: Worker) -> None:
         ({"symbols": "es"}, []),
         ({"actions": "exit_long"}, [10]),
         ({"timeframes": "1m,5m", "min_confidence": "0.75"}, [9, 10]),
+        ({"symbol_prefix": "BTC"}, [1, 3, 5, 7, 9]),
+        ({"max_confidence": "0.2"}, [1, 2, 3]),
+        ({"min_price": "97250.6"}, []),
+        ({"statuses": "generated,closed", "page_size": 1}, [1]),
+        ({"tags": "none"}, []),
+        ({"sort": "oldest"}, list(range(10, 0, -1))),
+        ({"sort": "-confidence", "page_size": 3}, [10, 9, 8]),
+        ({"after_seq": 2, "until_seq": 4}, [3, 4]),
         ({"after_seq": 8}, [9, 10]),
         ({"after_seq": "9007199254740993"}, []),
         ({"to": "2020-01-01T00:00:00Z"}, []),
@@ -76,7 +84,7 @@ def test_a_filter_keeps_what_it_names(
 
 
 def test_pages_joined_are_the_list(reader: Worker) -> None:
-    for sort in ("newest", "seq"):
+    for sort in ("newest", "seq", "confidence"):
         page = reader.query(sort=sort, page_size=3).json()
         found = seqs(page)
         while page["next_cursor"]:
@@ -98,7 +106,9 @@ def test_pages_joined_are_the_list(reader: Worker) -> None:
         ({"from": "yesterday"}, "invalid_filter", "from"),
         ({"to": "2026-02-30T00:00:00Z"}, "invalid_filter", "to"),
         ({"traders": "me"}, "invalid_filter", "traders"),
-        ({"sort": "oldest"}, "invalid_filter", "sort"),
+        ({"sort": "price"}, "invalid_filter", "sort"),
+        ({"fields": "seq,colour"}, "invalid_filter", "fields"),
+        ({"symbol_prefix": "*"}, "invalid_filter", "symbol_prefix"),
         ({"symbols": "\0"}, "invalid_filter", "symbols"),
         ({"cursor": "not-a-cursor"}, "invalid_cursor", "cursor"),
     ],
@@ -126,3 +136,41 @@ def test_a_parameter_that_is_not_understood_is_named(
 def test_a_body_that_is_no_filter_is_refused(reader: Worker, body: object, code: str) -> None:
     answer = reader.query_by_post(body)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+def test_a_path_below_tells_of_the_signals_what_it_names(reader: Worker) -> None:
+    count = reader.query("/count", symbols="ES", exact="true")
+    assert count.json() == {"count": 5, "exact": True}, count.text
+    facets = reader.query("/facets", min_confidence="0.8").json()
+    assert facets["symbols"] == [{"value": "BTC-USD", "count": 1}, {"value": "ES", "count": 1}]
+    assert facets["traders"] == [{"value": reader.trader_id, "count": 2}]
+    assert facets["exact"] is True
+    latest = reader.query("/latest").json()
+    assert [(signal["symbol"], signal["seq"]) for signal in latest["signals"]] == [
+        ("BTC-USD", 1),
+        ("ES", 2),
+    ]
+    assert reader.query_by_post({"symbols": ["ES"]}, "/count").json()["count"] == 5
+    assert reader.query("/nothing").json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize("path", ["", "/count", "/facets", "/latest"])
+def test_an_answer_that_the_caller_has_is_not_sent_again(reader: Worker, path: str) -> None:
+    answer = reader.query(path)
+    assert answer.status_code == 200, answer.text
+    tag = answer.headers["etag"]
+    again = reader.query(path, headers={"if-none-match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == tag
+    assert "etag" in again.headers["access-control-expose-headers"]
+    assert reader.ingest(batch([reader.signal(10)])).json()["accepted"] == 1
+    changed = reader.query(path, headers={"if-none-match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+def test_only_what_can_no_longer_change_is_kept_by_a_cache(reader: Worker) -> None:
+    closed = reader.query("/count", to="2020-01-01T00:00:00Z")
+    assert closed.headers["cache-control"].startswith("private, max-age=")
+    assert closed.headers["vary"].lower() == "authorization"
+    assert reader.query("/count").headers["cache-control"] == "private, no-cache"

@@ -72,16 +72,27 @@ class Worker:
             },
         )
 
-    def query(self, *, token: str | None = "", **parameters: object) -> httpx.Response:
-        """GET the signals of a filter."""
+    def query(
+        self,
+        path: str = "",
+        *,
+        token: str | None = "",
+        headers: Mapping[str, str] | None = None,
+        **parameters: object,
+    ) -> httpx.Response:
+        """GET the signals of a filter, or what a path below tells of them."""
         return self.http.get(
-            "/functions/v1/query-signals",
+            f"/functions/v1/query-signals{path}",
             params=httpx.QueryParams(**parameters),
-            headers=self.headers(token),
+            headers={**self.headers(token), **(headers or {})},
         )
 
-    def query_by_post(self, body: object) -> httpx.Response:
-        return self.http.post("/functions/v1/query-signals", json=body, headers=self.headers(""))
+    def query_by_post(self, body: object, path: str = "") -> httpx.Response:
+        return self.http.post(
+            f"/functions/v1/query-signals{path}",
+            content=json.dumps(body),
+            headers={**self.headers(""), "content-type": "application/json"},
+        )
 
     def export(self, *, token: str | None = "", **parameters: object) -> httpx.Response:
         """GET the export of a filter, whole."""

@@ -79,4 +79,4 @@ def test_export_takes_out_all_there_is_as_both_peers_do(tmp_path: Path) -> None:
     assert report["rows"] == 1400
     assert set(report["seconds"]) == {"csv", "ndjson", "parquet"}
     assert min(*report["seconds"].values(), report["copy_seconds"], report["peer_seconds"]) > 0
-    assert {"copy_ratio", "peer_ratio", "client_mb", "bytes_per_row"} <= set(report)
+    assert {"copy_ratio", "view_ratio", "peer_ratio", "client_mb", "bytes_per_row"} <= set(report)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.stored import SYMBOLS, Comparison, Journal, difference, total
+from uuid import UUID
+
+from benchmarks.end_to_end import _requests, _shared
+from benchmarks.publishing import Published, Target
+from benchmarks.stored import SYMBOLS, Comparison, Journal, difference, joined, total
 
 Row = tuple[str, int, float, int]
 
@@ -58,3 +62,32 @@ def test_a_missing_seq_is_a_gap() -> None:
 def test_accounts_are_added_up() -> None:
     parts = [Comparison(published=3, lost=1), Comparison(published=4, gaps=2)]
     assert total(parts) == Comparison(published=7, lost=1, gaps=2)
+
+
+def test_what_several_processes_published_for_one_account_is_judged_together() -> None:
+    first, second, other = Journal("account"), Journal("account"), Journal("other")
+    for journal, microseconds in ((first, 1), (second, 2), (other, 3)):
+        journal.note(microseconds, 0, 100.0)
+    together = {journal.account_id: journal.signals() for journal in joined([first, second, other])}
+    assert {account: signals.total() for account, signals in together.items()} == {
+        "account": 2,
+        "other": 1,
+    }
+
+
+def test_a_request_that_carried_signals_of_several_processes_counts_once() -> None:
+    request, other = UUID(int=1), UUID(int=2)
+    results = [
+        Published([], requests={request: [5.0, 3]}),
+        Published([], requests={request: [6.0, 4], other: [1.0, 1]}),
+    ]
+    assert sorted(_requests(results)) == [[1.0, 1], [6.0, 7]]
+
+
+def test_processes_have_accounts_of_their_own_or_share_one() -> None:
+    targets = [Target(name, "", "") for name in "abcd"]
+    assert [[target.account_id for target in share] for share in _shared(targets, 2)] == [
+        ["a", "c"],
+        ["b", "d"],
+    ]
+    assert [share[0].account_id for share in _shared(targets[:2], 4)] == ["a", "b", "a", "b"]

@@ -27,10 +27,16 @@ class Reader:
     name: str
     states: list[tuple[str, str | None]] = field(default_factory=list)
     observed: list[Stored] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    early_events: list[int] = field(default_factory=list)
+    """Events that came before their signal: there should be none."""
     problems: list[str] = field(default_factory=list)
+    known: set[UUID] = field(default_factory=set)
+    """Signals that were handed out before it."""
     refreshed: int = 0
     error: str | None = None
     cursor: int | None = None
+    event_cursor: int | None = None
     closed: bool = False
 
     @property
@@ -43,14 +49,18 @@ class Reader:
                 self.states.append((state, reason))
             case {"seq": seq, "signal_id": signal_id}:
                 self.observed.append(Stored(UUID(signal_id), seq))
+            case {"event_seq": seq, "of": signal_id}:
+                self.events.append(seq)
+                if UUID(signal_id) not in self.known | {one.signal_id for one in self.observed}:
+                    self.early_events.append(seq)
             case {"problem": problem}:
                 self.problems = [*self.problems[-PROBLEMS_KEPT:], problem]
             case {"refresh": True}:
                 self.refreshed += 1
             case {"error": error}:
                 self.error = error
-            case {"cursor": cursor}:
-                self.cursor, self.closed = cursor, True
+            case {"cursor": cursor, "event_cursor": event_cursor}:
+                self.cursor, self.event_cursor, self.closed = cursor, event_cursor, True
             case _:
                 raise ValueError(f"unknown event {event}")
 

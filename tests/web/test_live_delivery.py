@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
 from tests.checkers.histories import AccountHistory
 from tests.checkers.histories import Reader as ReaderHistory
 from tests.client.live.faults import LiveFaults
-from tests.client.live.judging import judge, stored_of
+from tests.client.live.judging import as_stored, events_of, judge, stored_of
 from tests.client.live.scenarios import LIVE
 from tests.client.publisher import Publisher
 from tests.plugins.stack import MakeAccount, RunningStack
@@ -100,11 +101,11 @@ class Run:
     def _reader(self) -> Reader:
         return self._read[-1]
 
-    async def run(self) -> tuple[str, AccountHistory]:
-        """Do the steps; return what was stored and what was seen."""
+    async def run(self) -> list[tuple[str, AccountHistory]]:
+        """Do the steps; return what was stored and what was seen, of signals and of events."""
         name = self._scenario["name"]
         async with self._faults:
-            await self._open(after_seq=0)
+            await self._open(after_seq=0, after_event_seq=0)
             for number, step in enumerate(self._scenario["steps"], start=1):
                 try:
                     await self._do(step)
@@ -114,22 +115,58 @@ class Run:
             await self._readers.close(self._reader)
         observed = [signal for reader in self._read for signal in reader.observed]
         reader = ReaderHistory(name, observed, wanted=self._wanted)
-        return name, AccountHistory(await stored_of(self._stack, self._publisher), readers=[reader])
+        stored = await stored_of(self._stack, self._publisher)
+        histories = [(name, AccountHistory(stored, readers=[reader]))]
+        if self._options.get("events"):
+            histories.append((f"events: {name}", await self._told_of_events(name)))
+        return histories
 
-    async def _open(self, *, after_seq: int | None) -> None:
+    async def _told_of_events(self, name: str) -> AccountHistory:
+        early = [seq for reader in self._read for seq in reader.early_events]
+        assert early == [], "events came before their signals"
+        events = await events_of(self._stack, self._publisher)
+        wanted = {
+            as_stored(event.seq).signal_id for event in events if event.signal_id in self._wanted
+        }
+        observed = [as_stored(seq) for reader in self._read for seq in reader.events]
+        reader = ReaderHistory(name, observed, wanted=wanted)
+        return AccountHistory([as_stored(event.seq) for event in events], readers=[reader])
+
+    async def _all_is_observed(self, seconds: float) -> None:
+        events: set[int] = set()
+        if self._options.get("events"):
+            stored = await events_of(self._stack, self._publisher)
+            events = {event.seq for event in stored if event.signal_id in self._wanted}
+
+        def is_observed() -> bool:
+            seen = {seq for reader in self._read for seq in reader.events}
+            return self._wanted <= self._observed() and events <= seen
+
+        await self._until(is_observed, seconds)
+
+    async def _open(self, *, after_seq: int | None, after_event_seq: int | None) -> None:
         name = f"{self._scenario['name']} {len(self._read)}"
         tokens = [self._tokens[each] for each in self._scenario.get("tokens", ["lasting"])]
         self._read.append(
-            await self._readers.open(name, *tokens, **self._options, after_seq=after_seq)
+            await self._readers.open(
+                name,
+                *tokens,
+                **self._options,
+                after_seq=after_seq,
+                after_event_seq=after_event_seq,
+            )
         )
+        self._reader.known = self._observed()
         self._states_before = 0
 
     async def _do(self, step: Mapping[str, Any]) -> None:
         match step:
             case {"ingest": count}:
-                self._wanted |= set(
-                    await self._publisher.publish(count, batch=step.get("batch", 50))
-                )
+                self._wanted |= set(await self._publisher.publish(count, **_rest(step, "ingest")))
+            case {"ingest_unwanted": count}:
+                await self._publisher.publish(count, **_rest(step, "ingest_unwanted"))
+            case {"advance": count}:
+                await self._publisher.advance(count, batch=step.get("batch", 50))
             case {"ingest_other": count}:
                 await self._publisher.publish(count, trader_id=self._other)
             case {"fault": fault}:
@@ -141,7 +178,7 @@ class Run:
             case {"expect_state": state, "within": seconds}:
                 await self._expect_state(state, step.get("reason"), seconds)
             case {"expect_observed": "all", "within": seconds}:
-                await self._until(lambda: self._wanted <= self._observed(), seconds)
+                await self._all_is_observed(seconds)
             case {"slow_consumer": seconds}:
                 # Where storing takes longer, it has to be slow for longer, too.
                 await self._readers.pause(self._reader, seconds * SLACK)
@@ -151,7 +188,10 @@ class Run:
                 await asyncio.sleep(self._short_ends_at + 0.5 - time.monotonic())
             case {"restart": True}:
                 await self._readers.close(self._reader)
-                await self._open(after_seq=self._reader.cursor)
+                await self._publisher.advance(step.get("advance_meanwhile", 0))
+                await self._open(
+                    after_seq=self._reader.cursor, after_event_seq=self._reader.event_cursor
+                )
             case {"not_state": state}:
                 assert state not in {seen for seen, _ in self._reader.states}
             case _:
@@ -174,6 +214,10 @@ class Run:
         return {signal.signal_id for reader in self._read for signal in reader.observed}
 
 
+def _rest(step: Mapping[str, Any], verb: str) -> dict[str, Any]:
+    return {name: value for name, value in step.items() if name != verb}
+
+
 async def test_scenarios_of_one_topic_each_side_by_side(
     stack: RunningStack, make_account: MakeAccount
 ) -> None:
@@ -182,7 +226,8 @@ async def test_scenarios_of_one_topic_each_side_by_side(
         # Those with a short token last, so that its life does not pass before they begin.
         scenarios = [*of_one_topic, *OF_TYPESCRIPT]
         runs = [Run(scenario, stack, make_account, readers) for scenario in scenarios]
-        judge(await asyncio.gather(*(run.run() for run in runs)))
+        told = await asyncio.gather(*(run.run() for run in runs))
+        judge(chain.from_iterable(told))
 
 
 async def test_scenarios_of_the_whole_server_one_after_the_other(
@@ -191,4 +236,4 @@ async def test_scenarios_of_the_whole_server_one_after_the_other(
     async with readers_process(stack) as readers:
         for scenario in LIVE:
             if scenario.get("alone"):
-                judge([await Run(scenario, stack, make_account, readers).run()])
+                judge(await Run(scenario, stack, make_account, readers).run())

@@ -286,7 +286,7 @@ class Forwarder:
         await self._add_dead_letters(lane, batch, fates)
         for served, number, places in _by_slot(batch.records[: len(fates)]):
             fsns = [batch.records[at].fsn for at in places]
-            result = result_of(fsns, [fates[at] for at in places], batch, self._clock())
+            result = result_of(fsns, [fates[at] for at in places], batch)
             served.settle(number, fsns, result)
         await self._finish_in_journal(lane, batch, len(fates), rest)
         for part in rest:

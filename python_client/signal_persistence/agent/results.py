@@ -73,17 +73,17 @@ def decode_result(body: bytes) -> Result:
     return _decode(body)
 
 
-def result_of(fsns: Sequence[int], fates: Sequence[Fate], batch: Batch, now: float) -> Result:
+def result_of(fsns: Sequence[int], fates: Sequence[Fate], batch: Batch) -> Result:
     """Put the fates of signals of one slot, which were in one batch, into a result; fsns ascend.
 
-    `now` is on the clock of the batch. How far the slot is finished with it is left to its slot.
+    How far the slot is finished with it is left to its slot.
     """
     return Result(
         finished_through=0,
         request_id=batch.request_id if batch.attempts else None,
         attempts=batch.attempts,
         in_doubt=batch.in_doubt,
-        round_trip=now - batch.sent_at if batch.attempts else 0.0,
+        round_trip=batch.round_trip,
         runs=tuple(_runs(fsns, fates)),
     )
 

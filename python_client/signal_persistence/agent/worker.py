@@ -259,7 +259,7 @@ class WorkerEngine(Engine):
             batch = self._ledger.take(lane, count, lambda: result.request_id or uuid4())
             assert batch is not None  # noqa: S101
             batch.attempts, batch.in_doubt = result.attempts, result.in_doubt
-            batch.sent_at = now - result.round_trip
+            batch.round_trip = result.round_trip
             self._finish(lane, batch, [fate_of(record.fsn) for record in batch.records], [])
 
     def _load_through(self, lane: Lane, fsn: int, now: float) -> int:

@@ -30,7 +30,7 @@ from signal_persistence.errors import (
     SubscriptionError,
     UnavailableError,
 )
-from signal_persistence.query import Route
+from signal_persistence.reader import Route
 from signal_persistence.signal import StoredSignal
 from signal_persistence.subscription import SubscriptionState
 
@@ -306,7 +306,8 @@ class AsyncSignalCache:
                 return
             if len(observations) < _TAKE_AT_ONCE:
                 # Nothing is waiting to be taken, so memory has whatever the subscriber knows of.
-                if subscriber.state is SubscriptionState.LIVE:
+                # Live alone is not enough: it may be a moment behind of what it knows is stored.
+                if subscriber.is_up_to_date:
                     self._memory.confirm()
                 self._tell(subscriber.state)
 

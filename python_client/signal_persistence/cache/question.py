@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from signal_persistence.contract import CONTRACT
 from signal_persistence.errors import InvalidQueryError
-from signal_persistence.query import QueryOptions, query_parameters
-from signal_persistence.reading import SignalFilter
+from signal_persistence.questions import QueryOptions, query_parameters
+from signal_persistence.reading import SignalFilter, SignalFilterOptions, require_known
 from signal_persistence.signal import Signal, StoredSignal
 
 _MEMORY: Final = 4096
@@ -22,18 +22,13 @@ _SCALARS: Final = (str, float, int, datetime, timedelta)
 Anchor = str | UUID | None
 
 
-class QuestionOptions(TypedDict, total=False):
+class QuestionOptions(SignalFilterOptions, total=False):
     """Which signals; everything left out is unrestricted.
 
     `from_` is inclusive and `to` exclusive, aware datetimes compared with `generated_at`. `within`
     is a span of time that ends now: use it rather than a `from_` that is another in each call.
     """
 
-    traders: Iterable[UUID | str] | None
-    symbols: Iterable[str] | None
-    timeframes: Iterable[str] | None
-    actions: Iterable[str] | None
-    min_confidence: float | None
     from_: datetime | None
     to: datetime | None
     within: timedelta | None
@@ -61,6 +56,7 @@ class Question:
     @classmethod
     def of(cls, count: int, options: QuestionOptions) -> Question:
         """Build a question; raise InvalidQueryError for what cannot work."""
+        require_known(options, QuestionOptions)
         most = CONTRACT.limits.page_size
         if not 1 <= count <= most:
             raise InvalidQueryError(f"Cannot read {count} signals: it must be from 1 to {most}.")
@@ -70,28 +66,17 @@ class Question:
                 f"Cannot read within {within}: it must be more than 0, without from_ and to."
             )
         query_parameters({"from_": from_, "to": to})
-        wanted = SignalFilter.of(
-            traders=options.get("traders"),
-            symbols=options.get("symbols"),
-            timeframes=options.get("timeframes"),
-            actions=options.get("actions"),
-            min_confidence=options.get("min_confidence"),
-        )
-        return cls(wanted, count, from_, to, within)
+        return cls(SignalFilter.of(options), count, from_, to, within)
 
     def query(self, now: datetime) -> QueryOptions:
         """The query that answers it at `now`."""
-        return {
-            "traders": self.wanted.traders,
-            "symbols": self.wanted.symbols,
-            "timeframes": self.wanted.timeframes,
-            "actions": self.wanted.actions,
-            "min_confidence": self.wanted.min_confidence,
+        span: QueryOptions = {
             "from_": self.from_ if self.within is None else now - self.within,
             "to": self.to,
             "sort": "newest",
             "page_size": self.count,
         }
+        return cast(QueryOptions, {**self.wanted.options(), **span})
 
     def matches(self, signal: StoredSignal | Signal) -> bool:
         """Tell what the database would, but for `within`, which is cut when it is read."""

@@ -11,7 +11,9 @@ from signal_persistence.async_subscriber import AsyncSubscriber
 from signal_persistence.caller import Caller
 from signal_persistence.coverage import Observation
 from signal_persistence.credentials import Credentials
-from signal_persistence.query import AsyncSignalQuery, QueryOptions, Route
+from signal_persistence.query import AsyncSignalQuery
+from signal_persistence.questions import QueryOptions
+from signal_persistence.reader import Route
 from signal_persistence.reading import Page
 from signal_persistence.subscription import SubscriptionState
 from signal_persistence.token import account_of
@@ -22,6 +24,9 @@ class Following(Protocol):
 
     @property
     def state(self) -> SubscriptionState: ...
+
+    @property
+    def is_up_to_date(self) -> bool: ...
 
     @property
     def cursor(self) -> int | None: ...

@@ -14,17 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from signal_persistence.cli.options import (
-    Actions,
-    From,
-    MinConfidence,
-    Symbols,
-    Timeframes,
-    To,
-    Traders,
-    trader_ids,
+    live_filter,
+    takes,
+    times_and_status,
+    with_trader_ids,
 )
 from signal_persistence.client import SignalClient
 from signal_persistence.export import ExportFormat, ExportOptions, ExportProgress
+from signal_persistence.questions import ExportFilter
 
 _FORMATS: Final[dict[str, ExportFormat]] = {
     "csv": "csv",
@@ -42,7 +39,9 @@ def duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
+@takes(live_filter, times_and_status)
 def export(
+    wanted: ExportFilter,
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write; not stdout.")],
     form: Annotated[
         str | None,
@@ -52,33 +51,20 @@ def export(
         timedelta | None,
         typer.Option(parser=duration, metavar="SPAN", help="Generated in the last 7d, 12h, …"),
     ] = None,
-    from_: From = None,
-    to: To = None,
-    trader: Traders = None,
-    symbol: Symbols = None,
-    timeframe: Timeframes = None,
-    action: Actions = None,
-    min_confidence: MinConfidence = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="In CSV, leave symbols that look like formulas alone.")
     ] = False,
     compress: Annotated[bool, typer.Option("--compress", help="For a slow network.")] = False,
 ) -> None:
     """Write stored signals to a file. Cut off or killed, the same command goes on with it."""
-    if last is not None and from_ is not None:
+    if last is not None and wanted.get("from_") is not None:
         raise typer.BadParameter("use --last or --from, not both")
     chosen = _format(form, file)
     with SignalClient.from_env() as client, client.query() as reader, _bar() as show:
         written = reader.export(
             file,
             ExportOptions(chosen, last, not raw, compress, show),
-            traders=trader_ids(client, trader),
-            symbols=symbol or None,
-            timeframes=timeframe or None,
-            actions=action or None,
-            min_confidence=min_confidence,
-            from_=from_,
-            to=to,
+            **with_trader_ids(client, wanted),
         )
     typer.echo(f"{written.rows:,} signals, {written.bytes:,} bytes: {file}")
 

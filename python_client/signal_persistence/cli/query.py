@@ -1,67 +1,69 @@
-"""`signals query`: stored signals, filtered."""
+"""`signals query`: stored signals, filtered, or how many they are."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from signal_persistence.cli.options import (
-    Actions,
     AfterSeq,
-    From,
-    MinConfidence,
-    Symbols,
-    Timeframes,
-    To,
-    Traders,
-    trader_ids,
+    live_filter,
+    takes,
+    times_and_status,
+    with_trader_ids,
 )
 from signal_persistence.cli.output import Format, write_signals
 from signal_persistence.client import SignalClient
 from signal_persistence.contract import CONTRACT
+from signal_persistence.query import SignalQuery
+from signal_persistence.questions import ExportFilter, QueryOptions, Selection, Sort
 
 
-class Sort(StrEnum):
-    """In which order signals come."""
-
-    NEWEST = "newest"
-    SEQ = "seq"
-
-
+@takes(live_filter, times_and_status)
 def query(
-    trader: Traders = None,
-    symbol: Symbols = None,
-    timeframe: Timeframes = None,
-    action: Actions = None,
-    min_confidence: MinConfidence = None,
-    from_: From = None,
-    to: To = None,
+    wanted: ExportFilter,
     after_seq: AfterSeq = None,
+    until_seq: Annotated[int | None, typer.Option(min=0, help="Up to this seq.")] = None,
     sort: Annotated[
-        Sort | None, typer.Option(help="Default: newest; seq (oldest first) with --after-seq.")
+        str | None,
+        typer.Option(
+            metavar="ORDER",
+            help=f"{', '.join(get_args(Sort))}. Default: newest; seq with --after-seq.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 100,
     form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
+    count: Annotated[bool, typer.Option("--count", help="Only tell how many there are.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="With --count: do not estimate.")] = False,
 ) -> None:
-    """Write stored signals."""
+    """Write stored signals, or with --count how many there are."""
+    if exact and not count:
+        raise typer.BadParameter("use --exact with --count")
     with SignalClient.from_env() as client, client.query() as reader:
-        largest = CONTRACT.limits.page_size
-        signals = reader.signals(
-            traders=trader_ids(client, trader),
-            symbols=symbol or None,
-            timeframes=timeframe or None,
-            actions=action or None,
-            min_confidence=min_confidence,
-            from_=from_,
-            to=to,
-            after_seq=after_seq,
-            sort=sort.value if sort else None,
-            # One more than is shown tells whether there are more.
-            page_size=min(limit + 1, largest) if limit else largest,
+        selection = cast(
+            Selection,
+            {**with_trader_ids(client, wanted), "after_seq": after_seq, "until_seq": until_seq},
         )
-        write_signals(islice(signals, limit or None), form)
-        if limit and next(signals, None) is not None:
-            typer.echo(f"There are more than {limit}: raise --limit, 0 is all.", err=True)
+        if count:
+            _write_count(reader, selection, exact)
+        else:
+            _write(reader, cast(QueryOptions, {**selection, "sort": sort}), limit, form)
+
+
+def _write_count(reader: SignalQuery, selection: Selection, exact: bool) -> None:
+    counted = reader.count(exact=exact, **selection)
+    typer.echo(counted.count)
+    if not counted.exact:
+        typer.echo("This is an estimate: --exact counts.", err=True)
+
+
+def _write(reader: SignalQuery, options: QueryOptions, limit: int, form: Format) -> None:
+    largest = CONTRACT.limits.page_size
+    # One more than is shown tells whether there are more.
+    options["page_size"] = min(limit + 1, largest) if limit else largest
+    signals = reader.signals(**options)
+    write_signals(islice(signals, limit or None), form)
+    if limit and next(signals, None) is not None:
+        typer.echo(f"There are more than {limit}: raise --limit, 0 is all.", err=True)

@@ -8,17 +8,10 @@ from typing import Annotated
 
 import typer
 
-from signal_persistence.cli.options import (
-    Actions,
-    AfterSeq,
-    MinConfidence,
-    Symbols,
-    Timeframes,
-    Traders,
-    trader_ids,
-)
+from signal_persistence.cli.options import AfterSeq, live_filter, takes, with_trader_ids
 from signal_persistence.cli.output import write_json
 from signal_persistence.client import SignalClient
+from signal_persistence.reading import SignalFilterOptions
 from signal_persistence.signal import StoredSignal
 from signal_persistence.subscriber import Subscriber
 
@@ -32,12 +25,9 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
+@takes(live_filter)
 def tail(
-    trader: Traders = None,
-    symbol: Symbols = None,
-    timeframe: Timeframes = None,
-    action: Actions = None,
-    min_confidence: MinConfidence = None,
+    wanted: SignalFilterOptions,
     after_seq: AfterSeq = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many signals.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.LINE,
@@ -47,14 +37,7 @@ def tail(
     At the end it says behind which seq to go on with --after-seq.
     """
     with SignalClient.from_env() as client:
-        subscriber = client.subscriber(
-            traders=trader_ids(client, trader),
-            symbols=symbol or None,
-            timeframes=timeframe or None,
-            actions=action or None,
-            min_confidence=min_confidence,
-            after_seq=after_seq,
-        )
+        subscriber = client.subscriber(**with_trader_ids(client, wanted), after_seq=after_seq)
         with subscriber:
             typer.echo(f"Following behind seq {subscriber.cursor}.", err=True)
             _follow(subscriber, count, form)

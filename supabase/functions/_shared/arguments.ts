@@ -19,13 +19,15 @@ export interface Parameter {
 export type Parameters = Readonly<Record<string, Parameter>>;
 
 const UUID = new RegExp(contract.patterns.uuid);
-const { filter_values: MOST_VALUES } = contract.limits;
+const SYMBOL = new RegExp(contract.patterns.symbol);
+const { filter_values: MOST_VALUES, price_magnitude: LARGEST_PRICE } = contract.limits;
 const LARGEST_SEQ = 9_223_372_036_854_775_807n;
 const BODY_BYTES = 65_536;
 
-const UUIDS = listOf((value) => UUID.test(value), "UUIDs");
-const WORDS = listOf((value) => value !== "" && isText(value), "non-empty strings");
-const TIME: Parameter = {
+export const UUIDS = listOf((value) => UUID.test(value), "UUIDs");
+export const WORDS = listOf(isWord, "non-empty strings");
+
+export const TIME: Parameter = {
   accepts: isTimestamp,
   expected: 'an ISO 8601 time with Z or an offset ("+" is written %2B in a query string)',
   parse: (text) => text,
@@ -37,20 +39,43 @@ export const SEQ: Parameter = {
   parse: (text) => text,
 };
 
+export const WORD: Parameter = {
+  accepts: (value) => typeof value === "string" && isWord(value),
+  expected: "a non-empty string",
+  parse: (text) => text,
+};
+
+export const FLAG: Parameter = {
+  accepts: (value) => typeof value === "boolean",
+  expected: "true or false",
+  parse: (text) => text === "true" ? true : text === "false" ? false : text,
+};
+
+const CONFIDENCE = numberFrom(0, 1);
+const PRICE = numberFrom(-LARGEST_PRICE, LARGEST_PRICE);
+
 /** Which signals: what every reader can be asked. */
-export const SIGNAL_FILTER: Parameters = {
+export const SIGNAL_FILTER = {
   traders: UUIDS,
   symbols: WORDS,
+  symbol_prefix: {
+    accepts: (value) => typeof value === "string" && SYMBOL.test(value),
+    expected: "the 1 to 32 letters that a symbol begins with",
+    parse: (text) => text,
+  },
   timeframes: WORDS,
   actions: WORDS,
-  min_confidence: {
-    accepts: (value) => typeof value === "number" && value >= 0 && value <= 1,
-    expected: "a number from 0 to 1",
-    parse: numberOf,
-  },
+  statuses: WORDS,
+  tags: WORDS,
+  min_confidence: CONFIDENCE,
+  max_confidence: CONFIDENCE,
+  min_price: PRICE,
+  max_price: PRICE,
   from: TIME,
   to: TIME,
-};
+  after_seq: SEQ,
+  until_seq: SEQ,
+} satisfies Parameters;
 
 /** The arguments in the query string of a GET or the JSON body of a POST. */
 export async function readArguments(request: Request, known: Parameters): Promise<Arguments> {
@@ -123,8 +148,39 @@ function listOf(accepts: (value: string) => boolean, what: string): Parameter {
   };
 }
 
+export function numberFrom(least: number, most: number): Parameter {
+  return {
+    accepts: (value) => typeof value === "number" && value >= least && value <= most,
+    expected: `a number from ${least} to ${most}`,
+    parse: numberOf,
+  };
+}
+
+export function integerFrom(least: number, most: number): Parameter {
+  return {
+    accepts: (value) => Number.isInteger(value) && Number(value) >= least && Number(value) <= most,
+    expected: `a whole number from ${least} to ${most}`,
+    parse: numberOf,
+  };
+}
+
+/** One of these words. */
+export function oneOf(...words: readonly string[]): Parameter {
+  return {
+    accepts: (value) => typeof value === "string" && words.includes(value),
+    expected: words.length < 2
+      ? words.join()
+      : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`,
+    parse: (text) => text,
+  };
+}
+
+function isWord(value: string): boolean {
+  return value !== "" && isText(value);
+}
+
 /** Whether PostgreSQL can hold the text. */
-export function isText(value: string): boolean {
+function isText(value: string): boolean {
   return value.isWellFormed() && !value.includes("\0");
 }
 
@@ -134,6 +190,6 @@ function isSeq(value: unknown): boolean {
   return typeof value === "string" && /^\d{1,19}$/.test(value) && BigInt(value) <= LARGEST_SEQ;
 }
 
-export function numberOf(text: string): number {
+function numberOf(text: string): number {
   return /^-?\d+(\.\d+)?([eE][-+]?\d+)?$/.test(text) ? Number(text) : NaN;
 }

@@ -1,8 +1,8 @@
 /** Browsers of any origin may call: access is decided by the token, never by a cookie. */
 export const CORS_HEADERS = {
   "access-control-allow-origin": "*",
-  "access-control-expose-headers": "x-correlation-id, retry-after, content-disposition, " +
-    "export-after-seq, export-until-seq, export-end-seq",
+  "access-control-expose-headers": "x-correlation-id, retry-after, etag, " +
+    "content-disposition, export-after-seq, export-until-seq, export-end-seq",
 } as const;
 
 const REQUEST_HEADERS = [
@@ -10,6 +10,7 @@ const REQUEST_HEADERS = [
   "apikey",
   "content-type",
   "content-encoding",
+  "if-none-match",
   "x-client-info",
   "x-correlation-id",
   "x-region",

@@ -9,5 +9,8 @@ export interface Dependencies {
   readonly projectKey: string;
   readonly log: (record: LogRecord) => void;
   readonly newId: () => string;
+  /** A clock for durations. */
   readonly milliseconds: () => number;
+  /** The time of day, in milliseconds since 1970. */
+  readonly now: () => number;
 }

@@ -12,6 +12,7 @@ export function dependenciesFrom(environment: Environment): Dependencies {
     log: writeLog,
     newId: () => crypto.randomUUID(),
     milliseconds: () => performance.now(),
+    now: () => Date.now(),
   };
 }
 

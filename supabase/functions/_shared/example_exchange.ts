@@ -1,6 +1,8 @@
 import type { Dependencies } from "./dependencies.ts";
 import type { LogRecord } from "./log.ts";
 
+export const EXAMPLE_NOW = Date.parse("2026-11-20T12:00:00Z");
+
 /** What a handler sent to the REST API in a test. */
 export interface RestCall {
   readonly url: string;
@@ -26,6 +28,7 @@ export function restThatAnswers(...answers: readonly (Response | Error)[]): {
     projectKey: "project-key",
     newId: () => "new-id",
     milliseconds: () => 0,
+    now: () => EXAMPLE_NOW,
     log: (record) => logs.push(record),
     fetch: async (url, init) => {
       const body = await new Response(init.body).text();

@@ -5,6 +5,8 @@ export interface RequestFacts {
   accepted?: number;
   duplicate?: number;
   rejected?: number;
+  /** The database function that was asked, where a function can ask several. */
+  rpc?: string;
   /** The id of an API key, never the key. */
   api_key_id?: string;
 }

@@ -2,10 +2,10 @@ import { accessTokenOf } from "../_shared/access_token.ts";
 import {
   type Arguments,
   blameArguments,
-  type Parameter,
+  FLAG,
+  oneOf,
   type Parameters,
   readArguments,
-  SEQ,
   SIGNAL_FILTER,
 } from "../_shared/arguments.ts";
 import { contract } from "../_shared/contract.ts";
@@ -25,21 +25,9 @@ const FORMATS = {
 /** A longer answer is sent as it is: packing it would take more than a function's 2 s of CPU. */
 const MOST_PACKED_SEQS = 200_000;
 
-const FLAG: Parameter = {
-  accepts: (value) => typeof value === "boolean",
-  expected: "true or false",
-  parse: (text) => text === "true" ? true : text === "false" ? false : text,
-};
-
 const PARAMETERS: Parameters = {
   ...SIGNAL_FILTER,
-  after_seq: SEQ,
-  until_seq: SEQ,
-  format: {
-    accepts: (value) => typeof value === "string" && Object.hasOwn(FORMATS, value),
-    expected: Object.keys(FORMATS).join(" or "),
-    parse: (text) => text,
-  },
+  format: oneOf(...Object.keys(FORMATS)),
   for_spreadsheets: FLAG,
   with_header: FLAG,
   with_end: FLAG,

@@ -39,6 +39,30 @@ Deno.test("a range is asked for piece by piece, the header with the first", asyn
   }
 });
 
+Deno.test("a filter is handed on as it was given", async () => {
+  const { dependencies, calls } = restThatAnswers(range(0, 5), new Response("rows"));
+  const filter = {
+    symbol_prefix: "BTC",
+    statuses: ["closed", "expired"],
+    tags: ["scalp"],
+    max_confidence: 0.5,
+    min_price: -1,
+    max_price: 2.5,
+    from: "2026-01-01T00:00:00Z",
+  };
+  const body = JSON.stringify(filter);
+  const headers = { authorization: `Bearer ${USER_TOKEN}`, "content-type": "application/json" };
+  const url = "http://function.test/export-signals";
+  const response = await handler(
+    new Request(url, { method: "POST", body, headers }),
+    dependencies,
+  );
+  assert.equal(response.status, 200);
+  assert.deepEqual(JSON.parse(calls[0]!.body), { from: filter.from });
+  const asked = JSON.parse(calls[1]!.body);
+  assert.deepEqual(asked, { ...asked, ...filter });
+});
+
 Deno.test("an answer ends where a function has to, and tells where to go on", async () => {
   const pieces = Array.from({ length: MOST / PIECE }, () => new Response("."));
   const { dependencies } = restThatAnswers(range(10, 3 * MOST), ...pieces);
@@ -75,6 +99,26 @@ Deno.test("an error after the first row breaks the answer off", async () => {
     new Response("", { status: 503 }),
   );
   const response = await handler(get(""), dependencies);
+  assert.equal(response.status, 200);
+  await assert.rejects(response.text());
+});
+
+Deno.test("a piece that is cut off is an error of the answer, or breaks it off", async () => {
+  const cutOff = () =>
+    new Response(
+      new ReadableStream({
+        pull(controller) {
+          controller.enqueue(new TextEncoder().encode("ro"));
+          controller.error(new Error("cut off"));
+        },
+      }),
+    );
+  const first = restThatAnswers(range(0, 5), cutOff());
+  const refused = await handler(get(""), first.dependencies);
+  assert.equal(refused.status, 503);
+  assert.equal((await refused.json()).code, "unavailable");
+  const second = restThatAnswers(range(0, PIECE + 1), new Response("rows"), cutOff());
+  const response = await handler(get("?with_end=true"), second.dependencies);
   assert.equal(response.status, 200);
   await assert.rejects(response.text());
 });

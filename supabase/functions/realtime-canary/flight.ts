@@ -4,8 +4,10 @@ import { joinFrame, newsOf } from "./frame.ts";
 export class NotDelivered extends Error {}
 
 export interface Flight {
-  /** The project's Realtime endpoint, with a key that may join every channel. */
+  /** The project's Realtime endpoint, with a key. */
   readonly socketUrl: string;
+  /** Of somebody who may join every channel; null when the key itself may. */
+  readonly accessToken: string | null;
   readonly topic: string;
   /** Has the database broadcast to the topic; answers `null`, or why it cannot, as JSON. */
   readonly send: () => Promise<string>;
@@ -31,7 +33,7 @@ export async function fly(flight: Flight): Promise<number> {
       timer = setTimeout(() => fail("out of time"), flight.timeoutMs);
       socket.onopen = () => {
         stage = "joined";
-        socket.send(joinFrame(topic));
+        socket.send(joinFrame(topic, flight.accessToken));
       };
       socket.onclose = ({ code }) => fail(`the connection was closed with code ${code}`);
       socket.onerror = () => fail("the connection failed");

@@ -6,8 +6,11 @@ export type News =
   | { readonly kind: "delivered" }
   | { readonly kind: "refused"; readonly reason: string };
 
-/** The frame that joins a private channel, asking to be told when database messages are streamed. */
-export function joinFrame(topic: string): string {
+/**
+ * The frame that joins a private channel, asking to be told when database messages are streamed.
+ * With a token it joins as whoever that names, else as whoever the key of the connection does.
+ */
+export function joinFrame(topic: string, accessToken: string | null): string {
   return JSON.stringify({
     topic: `realtime:${topic}`,
     event: "phx_join",
@@ -20,6 +23,7 @@ export function joinFrame(topic: string): string {
         presence: { enabled: false },
         postgres_changes: [],
       },
+      ...(accessToken === null ? {} : { access_token: accessToken }),
     },
   });
 }

@@ -8,10 +8,15 @@ function frame(event: string, payload: unknown, topic = `realtime:${TOPIC}`): st
 }
 
 Deno.test("the join is private and asks when the database is streamed", () => {
-  const { topic, event, payload: { config } } = JSON.parse(joinFrame(TOPIC));
+  const { topic, event, payload: { config, ...rest } } = JSON.parse(joinFrame(TOPIC, null));
   assert.equal(`${topic} ${event}`, `realtime:${TOPIC} phx_join`);
   assert.equal(config.private, true);
   assert.equal(config.broadcast.replication_ready, true);
+  assert.deepEqual(rest, {}, "nothing else, so that the key of the connection counts");
+});
+
+Deno.test("it joins as the token says", () => {
+  assert.equal(JSON.parse(joinFrame(TOPIC, "a token")).payload.access_token, "a token");
 });
 
 Deno.test("it is ready when the replication is, not when it has joined", () => {

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(32);
+select plan(38);
 
 select tests.account('pro') as alice, tests.account('pro') as bob \gset
 select tests.trader(:'alice', 'a') as a_trader, tests.trader(:'bob', 'b') as b_trader \gset
@@ -33,7 +33,11 @@ values
 ('select public.my_account() -> ''account_id''', '"' || :'alice' || '"', '"' || :'bob' || '"'),
 ('select jsonb_path_query_array(public.list_traders()::jsonb, ''$[*].name'')', '["a"]', '["b"]'),
 ('select jsonb_array_length((public.query_events() -> ''events'')::jsonb)', '1', '2'),
-('select jsonb_array_length((public.query_signals() -> ''signals'')::jsonb)', '3', '5');
+('select jsonb_array_length((public.query_signals() -> ''signals'')::jsonb)', '3', '5'),
+('select public.count_signals() -> ''count''', '3', '5'),
+('select public.signal_facets() -> ''actions'' -> 0 -> ''count''', '3', '5'),
+('select public.latest_signals() -> ''signals'' -> 0 -> ''trader_id''',
+  '"' || :'a_trader' || '"', '"' || :'b_trader' || '"');
 
 select is(tests.ask(:'alice', query)::text, alice, 'alice: ' || query) from reads;
 select is(tests.ask(:'bob', query)::text, bob, 'bob: ' || query) from reads;

@@ -11,20 +11,31 @@ values
 ('public.account_usage()', 'authenticated'),
 ('public.advance_signals(uuid,jsonb)', 'authenticated'),
 ('public.archive_trader(uuid)', 'authenticated'),
+(
+  'public.count_signals(uuid[],text[],text,text[],text[],text[],text[],double precision,double precision,'
+  'double precision,double precision,timestamp with time zone,timestamp with time zone,bigint,bigint,boolean)',
+  'authenticated'
+),
 ('public.create_trader(text,boolean)', 'authenticated'),
 ('public.export_range(timestamp with time zone,timestamp with time zone)', 'authenticated'),
 (
-  'public.export_signals(text,bigint,bigint,uuid[],text[],text[],text[],double precision,'
-  'timestamp with time zone,timestamp with time zone,boolean,boolean)', 'authenticated'
+  'public.export_signals(text,bigint,bigint,uuid[],text[],text,text[],text[],text[],text[],'
+  'double precision,double precision,double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone,boolean,boolean)', 'authenticated'
 ),
 ('public.ingest_signals(uuid,jsonb)', 'authenticated'),
+(
+  'public.latest_signals(uuid[],text[],text,text[],text[],timestamp with time zone,integer,text)',
+  'authenticated'
+),
 ('public.list_traders(boolean)', 'authenticated'),
 ('public.my_account()', 'authenticated'),
 (
-  'public.query_signals(uuid[],text[],text[],text[],double precision,timestamp with time zone,'
-  'timestamp with time zone,bigint,text,text,integer)', 'authenticated'
+  'public.query_signals(uuid[],text[],text,text[],text[],text[],text[],double precision,'
+  'double precision,double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone,bigint,bigint,text,text,integer,text[])', 'authenticated'
 ),
-('public.query_events(bigint,integer)', 'authenticated'),
+('public.query_events(bigint,integer,boolean)', 'authenticated'),
 (
   'public.query_rollups(uuid[],text[],text[],text,timestamp with time zone,'
   'timestamp with time zone,text,integer)', 'authenticated'
@@ -33,21 +44,162 @@ values
 ('public.rename_trader(uuid,text)', 'authenticated'),
 ('public.send_canary(uuid)', 'service_role'),
 ('public.set_account_tier(uuid,text)', 'service_role'),
+(
+  'public.signal_facets(uuid[],text[],text,text[],text[],text[],text[],double precision,double precision,'
+  'double precision,double precision,timestamp with time zone,timestamp with time zone,bigint,bigint)',
+  'authenticated'
+),
+(
+  'public.co_occurrence(interval,text,integer,uuid[],text[],text[],text[],'
+  'double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+(
+  'public.correlations(interval,text,text,integer,text,integer,uuid[],text[],'
+  'text[],text[],double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+(
+  'public.heat_map(text,text,integer,uuid[],text[],text[],text[],'
+  'double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+(
+  'public.rolling_statistics(interval,text,integer,integer,text,text,integer,'
+  'uuid[],text[],text[],text[],double precision,double precision,'
+  'timestamp with time zone,timestamp with time zone)', 'authenticated'
+),
+(
+  'public.time_buckets(interval,text,text,integer,uuid[],text[],text[],text[],'
+  'double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
 ('private.account_head()', 'authenticated'),
+('private.bucket_of(interval,timestamp with time zone)', 'authenticated'),
+('private.bucket_origin()', 'authenticated'),
+(
+  'private.co_occurrence(text,interval,integer,uuid[],text[],text[],text[],'
+  'double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+(
+  'private.correlations(text,interval,text,text,integer,integer,uuid[],text[],'
+  'text[],text[],double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+('private.countable_request(private.series_request)', 'authenticated'),
+('private.exponential_averages(double precision[],integer)', 'authenticated'),
+('private.filled(double precision[],text)', 'authenticated'),
+(
+  'private.heat_map(text,text,integer,uuid[],text[],text[],text[],'
+  'double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+('private.lagged_correlation(double precision[],double precision[],integer)', 'authenticated'),
+('private.occurrences_of(private.series_request)', 'authenticated'),
+(
+  'private.parts_of_rollups(private.series_request,private.accounts,text,'
+  'tstzmultirange)', 'authenticated'
+),
+('private.parts_of_signals(private.series_request,tstzrange)', 'authenticated'),
+(
+  'private.read_series(uuid[],text[],text[],text[],double precision,'
+  'double precision,timestamp with time zone,timestamp with time zone,'
+  'interval,text,integer)', 'authenticated'
+),
+('private.require_duration(text,interval,interval,interval)', 'authenticated'),
+('private.require_fill(text)', 'authenticated'),
+('private.require_narrow(numeric,bigint,text)', 'authenticated'),
+('private.require_readable_rollups(private.series_request,text,tstzrange)', 'authenticated'),
+('private.require_readable_signals(private.series_request,tstzrange)', 'authenticated'),
+(
+  'private.require_series_filters(integer,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+('private.require_value(text)', 'authenticated'),
+('private.require_whole_number(text,integer,integer,integer)', 'authenticated'),
+('private.require_word(text,text,text[])', 'authenticated'),
+('private.rolling_of(double precision[],integer,integer)', 'authenticated'),
+(
+  'private.rolling_statistics(text,interval,text,text,integer,integer,integer,'
+  'uuid[],text[],text[],text[],double precision,double precision,'
+  'timestamp with time zone,timestamp with time zone)', 'authenticated'
+),
+('private.series_buckets(private.series_request)', 'authenticated'),
+('private.series_in(private.series_request,timestamp with time zone[])', 'authenticated'),
+('private.series_key(text,text)', 'authenticated'),
+('private.series_of(private.series_request)', 'authenticated'),
+('private.series_parts(private.series_request)', 'authenticated'),
+('private.series_pieces(private.series_request)', 'authenticated'),
+('private.series_value(private.series,text,text)', 'authenticated'),
+(
+  'private.shown_co_occurrence(private.occurrences,private.occurrences,'
+  'double precision,double precision)', 'authenticated'
+),
+('private.shown_correlations(private.series,private.series,text,text,integer)', 'authenticated'),
+('private.shown_rolling(text,double precision[],integer,integer)', 'authenticated'),
+('private.shown_series(private.series,text)', 'authenticated'),
+('private.signals_of_series(private.series_request,tstzrange)', 'authenticated'),
+(
+  'private.time_buckets(text,interval,text,integer,uuid[],text[],text[],'
+  'text[],double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone)', 'authenticated'
+),
+('private.whole_buckets(private.series_request,text)', 'authenticated'),
 ('private.account_usage()', 'authenticated'),
 ('private.adopt_default_partition(text)', ''),
 ('private.close_partitions(text)', ''),
 ('private.cron_log_step()', ''),
+('private.caller_account()', 'authenticated'),
+('private.count_signals(private.signal_query,boolean)', 'authenticated'),
+('private.counts_of(private.signals[])', 'authenticated'),
+('private.decode_latest_cursor(private.signal_query,text)', 'authenticated'),
+('private.encode_latest_cursor(private.signal_query,text,uuid)', 'authenticated'),
+('private.exact_counts(private.signal_query,private.accounts,boolean,integer)', 'authenticated'),
+('private.facets_of(private.signal_count[])', 'authenticated'),
+('private.found_count(private.signal_query)', 'authenticated'),
+('private.found_counts(private.signal_query,private.accounts,boolean,integer)', 'authenticated'),
+('private.in_counting_order(private.signal_query,private.accounts,integer)', 'authenticated'),
+('private.is_summed_up(private.signal_query)', 'authenticated'),
+('private.last_places(private.signal_query,private.accounts)', 'authenticated'),
+('private.latest_signals(private.signal_query,text,integer)', 'authenticated'),
+('private.most_rollups_counted()', 'authenticated'),
+('private.most_signals_counted(boolean)', 'authenticated'),
+('private.newer_places(private.signal_query,private.accounts)', 'authenticated'),
+('private.next_places(private.last_place[],private.last_place,integer)', 'authenticated'),
+('private.parts_to_count(private.signal_query,private.accounts)', 'authenticated'),
+('private.require_latest(timestamp with time zone,timestamp with time zone)', 'authenticated'),
+('private.rolled_up_seq(private.accounts)', 'authenticated'),
+('private.sampled_counts(private.signal_query,private.accounts)', 'authenticated'),
+('private.seqs_of(private.signal_query,private.accounts)', 'authenticated'),
+('private.signal_facets(private.signal_query)', 'authenticated'),
+(
+  'private.signals_at_places(private.signal_query,private.accounts,private.last_place[])',
+  'authenticated'
+),
+(
+  'private.signals_to_look_at(private.signal_query,private.accounts,boolean,integer)',
+  'authenticated'
+),
+('private.is_whole(private.signal_query,private.segments)', 'authenticated'),
+(
+  'private.spans_to_count(timestamp with time zone,timestamp with time zone,'
+  'timestamp with time zone,timestamp with time zone)', 'authenticated'
+),
+('private.summed_counts(private.count_part,private.accounts)', 'authenticated'),
+('private.whole_since(timestamp with time zone,text)', 'authenticated'),
 ('private.csv_header()', 'authenticated'),
 ('private.export_range(timestamp with time zone,timestamp with time zone)', 'authenticated'),
 (
   'private.export_signals(private.signal_query,text,bigint,bigint,boolean,boolean)',
   'authenticated'
 ),
-('private.csv_of(private.signals[],boolean)', 'authenticated'),
-('private.ndjson_of(private.signals[])', 'authenticated'),
+('private.asks_for_all(private.signal_query)', 'authenticated'),
+(
+  'private.export_text(private.accounts,private.signal_query,private.signals[],text,boolean)',
+  'authenticated'
+),
 ('private.require_export(text,bigint,bigint)', 'authenticated'),
-('private.signals_to_export(integer,private.signal_query)', 'authenticated'),
 (
   'private.seqs_between(private.accounts,timestamp with time zone,timestamp with time zone)',
   'authenticated'
@@ -120,11 +272,12 @@ values
 ('private.judge_changes(private.accounts,private.change[])', ''),
 ('private.number_from(jsonb)', ''),
 ('private.publish_events(private.accounts,bigint)', ''),
-('private.query_events(bigint,integer)', 'authenticated'),
+('private.query_events(bigint,integer,boolean)', 'authenticated'),
+('private.events_with_signals(signal_events[])', 'authenticated'),
 ('private.read_changes(integer,jsonb)', ''),
 ('private.replayed_advance(integer,uuid,bigint)', ''),
 ('private.schedule_expiries(xid8)', ''),
-('private.signals_at(integer,timestamp with time zone[])', ''),
+('private.signals_at(integer,timestamp with time zone[])', 'authenticated'),
 ('private.status_at(smallint,timestamp with time zone,timestamp with time zone)',
   'authenticated,service_role'),
 ('private.statuses()', 'authenticated,service_role'),
@@ -157,9 +310,9 @@ values
 ('private.change_trader(uuid,text,boolean)', 'authenticated'),
 ('private.clock()', 'authenticated,service_role'),
 ('private.create_trader(text,boolean)', 'authenticated'),
-('private.decode_cursor(text,text)', 'authenticated'),
+('private.decode_cursor(private.signal_query,text)', 'authenticated'),
 ('private.decode_rollup_cursor(text,text)', 'authenticated'),
-('private.encode_cursor(text,timestamp with time zone,bigint)', 'authenticated'),
+('private.encode_cursor(private.signal_query,private.signals)', 'authenticated'),
 ('private.encode_rollup_cursor(text,json)', 'authenticated'),
 ('private.from_base64url(text)', 'authenticated'),
 ('private.to_base64url(text)', 'authenticated'),
@@ -194,10 +347,34 @@ values
 ('private.opened_windows(private.accounts)', ''),
 ('private.parse_signals(uuid,jsonb,timestamp with time zone)', ''),
 ('private.read_signals(uuid,jsonb,timestamp with time zone,boolean)', ''),
-('private.query_signals(private.signal_query)', 'authenticated'),
+('private.query_signals(private.signal_query,text[])', 'authenticated'),
 (
-  'private.read_query(uuid[],text[],text[],text[],double precision,timestamp with time zone,'
-  'timestamp with time zone,bigint,text,text,integer)', 'authenticated'
+  'private.read_filter(uuid[],text[],text,text[],text[],text[],text[],double precision,'
+  'double precision,double precision,double precision,timestamp with time zone,'
+  'timestamp with time zone,bigint,bigint)', 'authenticated'
+),
+('private.filter_symbols(private.signal_query,text[],text)', 'authenticated'),
+('private.found_signals(private.signal_query,private.accounts)', 'authenticated'),
+('private.found_with_status(private.signal_query,private.accounts)', 'authenticated'),
+('private.known_time(timestamp with time zone,timestamp with time zone)', 'authenticated'),
+('private.oldest_signals(private.signal_query,timestamp with time zone)', 'authenticated'),
+('private.ranked_signals(private.signal_query,private.accounts)', 'authenticated'),
+('private.read_page(private.signal_query,text,text,integer)', 'authenticated'),
+('private.require_fields(text[])', 'authenticated'),
+('private.require_page_size(integer)', 'authenticated'),
+('private.sealed_cursor(text,bigint)', 'authenticated'),
+('private.signal_fields()', 'authenticated'),
+('private.sort_key(text,private.signals)', 'authenticated'),
+('private.sorted_by(private.signal_query,text)', 'authenticated'),
+('private.sorts()', 'authenticated'),
+(
+  'private.started_behind(private.signal_query,text,timestamp with time zone,bigint)',
+  'authenticated'
+),
+('private.symbol_positions(private.signal_query,private.segments)', 'authenticated'),
+('private.tied_before(private.segments,timestamp with time zone,bigint)', 'authenticated'),
+(
+  'private.with_status(private.signal_query,private.signals[],private.accounts)', 'authenticated'
 ),
 ('private.heap_signals(private.signal_query)', 'authenticated'),
 ('private.equal_positions(private.signal_query,private.segments)', 'authenticated'),
@@ -210,7 +387,7 @@ values
 ('private.open_segments(private.signal_query)', 'authenticated'),
 ('private.positions_of(anycompatiblearray,anycompatiblearray)', 'authenticated'),
 ('private.signals_in_order(private.signal_query,bigint)', 'authenticated'),
-('private.signals_json(private.signals[],boolean,boolean)', 'authenticated'),
+('private.signals_json(private.signals[],text[],boolean)', 'authenticated'),
 ('private.signals_at_positions(private.segments,integer[])', 'authenticated'),
 ('private.with_packed_signals(private.signal_query,private.signals[])', 'authenticated'),
 (
@@ -227,7 +404,7 @@ values
 ('private.oldest_packed(integer)', ''),
 ('private.countable_seq(private.accounts)', 'authenticated'),
 ('private.require_countable_minute(timestamp with time zone,integer)', 'authenticated'),
-('private.require_query(integer,text,integer)', 'authenticated'),
+('private.require_values(integer,text)', 'authenticated'),
 ('private.require_resolution(text)', 'authenticated'),
 ('private.require_name(text,text)', ''),
 ('private.rollup_differences(integer)', ''),

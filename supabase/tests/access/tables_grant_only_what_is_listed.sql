@@ -12,9 +12,11 @@ select relation, role, case when relation in (
   'public.signal_events', 'private.signal_events'
 ) and role <> 'anon'
   or relation = 'private.retention' and role <> 'anon'
+  or relation = 'private.exportable_signals' and role = 'authenticated'
   or relation = 'public.operations_health' and role = 'service_role' then 'select' else '' end
 from unnest(array[
   'private.segments', 'private.stored_signals', 'private.days', 'private.account_passes',
+  'private.exportable_signals',
   'public.operations_health', 'private.jobs', 'private.job_runs', 'private.retention',
   'private.partition_sets', 'private.partitions',
   'public.signal_events', 'private.signal_events', 'private.advances', 'private.transitions',

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(9);
+select plan(16);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice') as trader, tests.trader(:'bob') as other \gset
@@ -15,10 +15,12 @@ from (values
   (4, '{"symbol": "@x"}'),
   (5, '{"symbol": "A=B", "confidence": 0.1, "price": -1e-7, "stop_loss": 0.30000000000000004}'),
   (6, '{"metadata": {"note": "a \"quoted\" word,\r\nand a line", "n": [1, null]}}'),
-  (7, '{"take_profit": 1e15}')
+  (7, '{"take_profit": 1e15, "metadata": {"tags": ["late", "scalp"]}}')
 ) as each (number, fields) \gset
 select tests.ingest(:'alice', :'signals') ->> 'accepted' as stored,
   tests.ingest(:'bob', tests.signals(:'other', 3)) ->> 'accepted' as theirs \gset
+select tests.advance(
+  :'alice', jsonb_build_array(tests.change(:'signals'::jsonb -> 2, 'cancelled'))) \g /dev/null
 
 create function tests.exported(format text, options text default '')
 returns text[]
@@ -67,10 +69,19 @@ select is(
   1, 'of another account there is no line');
 select is(
   to_jsonb(array(
-    select json_value::jsonb -> 'seq'
-    from unnest(tests.exported('ndjson', ', symbols => array[''=A1'', ''A=B'', ''NONE'']'))
-      as json_value)),
-  '[1, 5]', 'a filter selects what it names');
+    select json_value::jsonb -> 'seq' from unnest(tests.exported('ndjson', filter)) as json_value)),
+  seqs, 'a filter selects what it names:' || filter)
+from (values
+  (', symbols => array[''=A1'', ''A=B'', ''NONE'']', '[1, 5]'::jsonb),
+  (', symbols => array[''=A1'', ''A=B''], symbol_prefix => ''A''', '[5]'),
+  (', symbol_prefix => ''BTC/'', "from" => ' || quote_literal(:'signals'::jsonb #>> '{6,generated_at}'),
+    '[7]'),
+  (', max_confidence => 0.1', '[5]'),
+  (', min_price => -1, max_price => 0', '[5]'),
+  (', tags => array[''scalp'', ''none'']', '[7]'),
+  (', statuses => array[''cancelled'', ''closed'']', '[3]'),
+  (', statuses => array[''generated''], max_confidence => 0.75', '[1, 2, 4, 5, 6, 7]')
+) as attempt (filter, seqs);
 select is(
   tests.ask(:'alice', format(
     'select public.export_range(%L, %L)::jsonb',

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(26);
+select plan(27);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice') as trader, tests.trader(:'bob') as foreign_trader \gset
@@ -67,6 +67,14 @@ select is(
 select is(
   tests.pluck(tests.ask(:'alice', 'select public.query_events(1, 2)') -> 'events', 'seq'),
   array['2', '3'], 'a page follows after_seq');
+select is(
+  tests.ask(:'alice', 'select public.query_events(3, 1, true)') #> '{events,0}',
+  (:'page'::jsonb #> '{events,3}') || jsonb_build_object('signal', (
+    select signal - 'outcome'
+    from jsonb_array_elements(
+      tests.ask(:'alice', 'select public.query_signals()') -> 'signals') as signal
+    where signal ->> 'seq' = '1')),
+  'with the signal as a query gives it, if asked');
 select is(
   tests.ask(:'alice', 'select public.query_events(4)'), '{"events": [], "last_seq": 4}'::jsonb,
   'after the last there is none');

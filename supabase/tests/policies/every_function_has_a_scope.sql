@@ -12,11 +12,16 @@ values
 ('advance_signals', 'signals:write'),
 ('archive_trader', 'traders:manage'),
 ('audit_head', 'signals:read'),
+('co_occurrence', 'signals:read'),
+('correlations', 'signals:read'),
+('count_signals', 'signals:read'),
 ('create_api_key', 'keys:manage'),
 ('create_trader', 'signals:write'),
 ('export_range', 'signals:read'),
 ('export_signals', 'signals:read'),
+('heat_map', 'signals:read'),
 ('ingest_signals', 'signals:write'),
+('latest_signals', 'signals:read'),
 ('list_api_keys', 'keys:manage'),
 ('list_traders', 'signals:read'),
 ('my_account', 'signals:read'),
@@ -25,6 +30,9 @@ values
 ('query_signals', 'signals:read'),
 ('rename_trader', 'signals:write'),
 ('revoke_api_key', 'keys:manage'),
+('rolling_statistics', 'signals:read'),
+('signal_facets', 'signals:read'),
+('time_buckets', 'signals:read'),
 ('verify_audit', 'signals:read');
 
 -- Calls each function with nulls: who may call comes before what was asked for.

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(33);
+select plan(56);
 
 select tests.account() as alice \gset
 select tests.trader(:'alice', 'one') as one, tests.trader(:'alice', 'two') as two \gset
@@ -23,12 +23,20 @@ from (
   cross join unnest(array['enter_long', 'exit_long', 'enter_short', 'exit_short']) as action
 ) as combination
 cross join lateral (select (number % 11) / 10.0 as confidence) as level;
+-- What the tags of a signal can be: none, a list, or something that is no list of tags.
+create temporary table marks on commit drop as
+select number, nullif((array[
+  'null', '{}', '{"tags": ["a"]}', '{"tags": ["a", "b", 1]}', '{"tags": "a"}', '{"tags": {"a": 1}}',
+  '{"tags": [["a"], null]}'
+])[number % 7 + 1], 'null')::jsonb as metadata
+from world;
 
 select tests.ingest(:'alice', (
   select jsonb_agg(tests.signal(trader_id, jsonb_build_object(
     'symbol', symbol, 'timeframe', timeframe, 'action', action, 'price', number,
-    'confidence', confidence, 'generated_at', tests.iso(generated_at))) order by md5(number::text))
-  from world)) ->> 'accepted' as stored \gset
+    'confidence', confidence, 'generated_at', tests.iso(generated_at), 'metadata', metadata
+  )) order by md5(number::text))
+  from world inner join marks using (number))) ->> 'accepted' as stored \gset
 select is(:'stored'::text, '72', 'all are stored');
 
 -- The filter as an argument of query_signals, and the same as a condition on the table above.
@@ -45,6 +53,25 @@ from (values
   ('symbols => array[''ETH'']', 'symbol = ''ETH'''),
   ('symbols => array[''ETH'', ''SOL'', ''ETH'']', 'symbol in (''ETH'', ''SOL'')'),
   ('symbols => array[''eth'']', 'false'),
+  ('symbol_prefix => ''E''', 'symbol = ''ETH'''),
+  ('symbol_prefix => ''SOL''', 'symbol = ''SOL'''),
+  ('symbol_prefix => ''SOLE''', 'false'),
+  ('symbol_prefix => ''e''', 'false'),
+  ('symbol_prefix => ''S'', symbols => array[''SOL'', ''BTC'']', 'symbol = ''SOL'''),
+  ('symbol_prefix => ''S'', symbols => array[''BTC'']', 'false'),
+  ('tags => array[''a'']', 'number %% 7 in (2, 3)'),
+  ('tags => array[''b'', ''c'']', 'number %% 7 = 3'),
+  ('tags => array[''1'', null]', 'false'),
+  ('tags => ''{}''', 'false'),
+  ('max_confidence => 0.7', 'confidence <= 0.7'),
+  ('max_confidence => -1', 'false'),
+  ('min_confidence => 0.3, max_confidence => 0.3', 'confidence = 0.3'),
+  ('min_price => 70', 'number >= 70'),
+  ('max_price => 3', 'number <= 3'),
+  ('min_price => 5, max_price => 4', 'false'),
+  ('statuses => array[''generated'']', 'true'),
+  ('statuses => array[''closed'', ''archived'']', 'false'),
+  ('statuses => ''{}''', 'false'),
   ('timeframes => array[''1M'']', 'timeframe = ''1M'''),
   ('timeframes => array[''1m'', ''1h'']', 'timeframe in (''1m'', ''1h'')'),
   ('timeframes => array[''nonsense'']', 'false'),
@@ -99,6 +126,17 @@ select is_empty(
         from world where number::text = any(tests.expected(condition)))
   $$, :'alice'),
   'by seq every filter selects the same');
+select is_empty(
+  format($$
+    select argument, sort
+    from filters
+    cross join unnest(private.sorts()) as sort
+    where array(select unnest(tests.pluck(tests.ask(%L, format(
+        'select public.query_signals(%%s, sort => %%L) -> ''signals''', argument, sort)), 'price'))
+        order by 1)
+      <> array(select unnest(tests.expected(condition)) order by 1)
+  $$, :'alice'),
+  'and in every order');
 
 create function tests.numbers(filter text)
 returns text[]
@@ -113,6 +151,13 @@ select is(tests.numbers('after_seq => 70'), array['71', '72'], 'after_seq is exc
 select is(
   tests.numbers('after_seq => 0, page_size => 3'), array['1', '2', '3'], 'and begins at the first');
 select is(tests.numbers('after_seq => 72'), '{}', 'after the last there is nothing');
+select is(
+  tests.numbers('after_seq => 69, until_seq => 71'), array['70', '71'], 'until_seq is inclusive');
+select is(
+  (select array_agg(seq order by seq::integer)
+    from unnest(tests.numbers('until_seq => 2')) as seq),
+  array['1', '2'], 'until_seq filters the newest, too');
+select is(tests.numbers('until_seq => -1'), '{}', 'a negative one leaves nothing');
 select is(tests.numbers('after_seq => -5, page_size => 1'), array['1'], 'a negative one is as 0');
 select is(
   (select array_agg(seq order by seq::integer)

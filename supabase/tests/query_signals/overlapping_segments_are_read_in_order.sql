@@ -11,7 +11,9 @@ select tests.trader(:'alice') as trader \gset
 select tests.ingest(:'alice', jsonb_agg(tests.signal(:'trader', jsonb_build_object(
   'symbol', 'S' || n,
   'generated_at', tests.iso(:'day'::timestamptz + (n * 7 % 24 / 6) * interval '1 second'),
-  'confidence', 0.5 + n % 4 / 10.0)) order by n)) ->> 'accepted' as stored
+  'confidence', 0.5 + n % 4 / 10.0, 'price', n,
+  'metadata', case n % 3 when 0 then '{"tags": ["a"]}' when 1 then '{"tags": ["b"]}' end::jsonb
+  )) order by n)) ->> 'accepted' as stored
 from generate_series(1, 24) as n \gset
 
 -- The answers while all are in the table: each page size, both orders, and what prunes segments.
@@ -23,6 +25,22 @@ from (
   union all
   select format('after_seq => %s, page_size => %s', page_size - 1, page_size)
   from unnest(array[1, 2, 3, 5, 8, 13]) as page_size
+  union all
+  select filter || ', page_size => 4'
+  from unnest(array[
+    'symbol_prefix => ''S1''', 'symbol_prefix => ''S4''', 'symbol_prefix => ''S2'', min_price => 20',
+    'min_price => 24', 'min_price => 10', 'max_price => 1', 'max_price => 5', 'tags => array[''a'']',
+    'max_confidence => 0.5', 'max_confidence => 0.6, tags => array[''a'', ''b'']',
+    'min_confidence => 0.7, sort => ''-seq'''
+  ]) as filter
+  union all
+  select format('sort => %L, page_size => %s', sort, page_size)
+  from unnest(private.sorts()) as sort, unnest(array[1, 3, 8]) as page_size
+  union all
+  select format(
+    'sort => ''oldest'', %s "to" => %L, page_size => 2',
+    start, :'day'::timestamptz + at * interval '1 second')
+  from generate_series(1, 4) as at, unnest(array['', 'until_seq => 20,', 'min_price => 1,']) as start
   union all
   select format(
     '%s "from" => %L, min_confidence => 0.7, page_size => 4',
@@ -56,7 +74,7 @@ end
 $$;
 
 select is(
-  (select sum(jsonb_array_length(answers.signals)) from answers), 342::bigint,
+  (select sum(jsonb_array_length(answers.signals)) from answers), 1158::bigint,
   'every question has an answer');
 
 -- Of the newest time, two stay in the table with four packed beside them.

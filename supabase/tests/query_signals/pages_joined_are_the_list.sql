@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(15);
+select plan(39);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice') as trader, tests.trader(:'bob') as foreign_trader \gset
@@ -12,7 +12,7 @@ language sql
 as $$
   select jsonb_agg(
     tests.signal(tied.trader_id, jsonb_build_object(
-      'symbol', 'S' || number % 6, 'price', number,
+      'symbol', 'S' || number % 6, 'price', number, 'confidence', number % 4 / 4.0,
       'generated_at', tests.iso(now() - number / 6 * interval '7 hours'
         - number / 6 % 2 * interval '1 microsecond')))
     order by md5(number::text))
@@ -22,7 +22,7 @@ select tests.ingest(:'alice', tests.tied(:'trader')) ->> 'accepted' as stored,
   tests.ingest(:'bob', tests.tied(:'foreign_trader')) ->> 'accepted' as foreign_stored \gset
 
 create temporary table stored on commit drop as
-select signal.seq, signal.generated_at
+select signal.seq, signal.generated_at, signal.symbol, signal.confidence
 from private.signals as signal
 inner join private.accounts as account on account.account_no = signal.account_no
 where account.account_id = :'alice';
@@ -36,6 +36,30 @@ select is(
   tests.pluck(tests.pages(:'alice', format('sort => ''seq'', page_size => %s', size)), 'seq'),
   (select array_agg(seq::text order by seq) from stored), 'by seq, pages of ' || size)
 from unnest(array[1, 7, 60]) as size;
+-- The other orders in SQL.
+create function tests.in_order(sort text)
+returns text[]
+language plpgsql
+as $$
+declare
+  v_seqs text[];
+begin
+  execute 'select array_agg(seq::text order by ' || case in_order.sort
+    when 'oldest' then 'generated_at, seq'
+    when '-seq' then 'seq desc'
+    when 'confidence' then 'confidence, generated_at desc, seq desc'
+    when '-confidence' then 'confidence desc, generated_at desc, seq desc'
+    when 'symbol' then 'symbol, generated_at desc, seq desc'
+    when '-symbol' then 'symbol desc, generated_at desc, seq desc'
+  end || ') from stored' into v_seqs;
+  return v_seqs;
+end
+$$;
+select is(
+  tests.pluck(tests.pages(:'alice', format('sort => %L, page_size => %s', sort, size)), 'seq'),
+  tests.in_order(sort), format('%s, pages of %s', sort, size))
+from unnest(array['oldest', '-seq', 'confidence', '-confidence', 'symbol', '-symbol']) as sort,
+  unnest(array[1, 7, 59, 60]) as size;
 select is(
   tests.pluck(tests.pages(:'alice', 'page_size => 4, after_seq => 30'), 'seq'),
   (select array_agg(seq::text order by seq) from stored where seq > 30), 'after a seq');
@@ -46,7 +70,7 @@ select is(
   (select array_agg(seq::text order by signal.generated_at desc, seq desc)
     from private.signals as signal inner join stored using (seq)
     where account_no = (select account_no from private.accounts where account_id = :'alice')
-      and symbol in ('S1', 'S4') and signal.generated_at < now() - interval '1 day'),
+      and signal.symbol in ('S1', 'S4') and signal.generated_at < now() - interval '1 day'),
   'with a filter');
 
 -- The last page says so, also when it is full.

@@ -51,8 +51,8 @@ def verdicts(draw: st.DrawFn) -> list[Word]:
 
 def result_from(words: list[Word]) -> Result:
     fates = [Fate(word.status, word.code, None, word.seq) for word in words]
-    batch = Batch(REQUEST, [], attempts=2, sent_at=10.0)
-    return result_of([word.fsn for word in words], fates, batch, 10.5)
+    batch = Batch(REQUEST, [], attempts=2, round_trip=0.5)
+    return result_of([word.fsn for word in words], fates, batch)
 
 
 def told(result: Result) -> list[Word]:

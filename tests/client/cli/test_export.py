@@ -29,6 +29,8 @@ def test_a_file_gets_what_was_asked_for(signals: Signals, trader_id: UUID, tmp_p
     assert signals.must("export", str(tmp_path / "all.ndjson")).startswith("30 signals")
     assert signals.must("export", str(tmp_path / "all.parquet")).startswith("30 signals")
     assert signals.must("export", str(tmp_path / "x"), "--symbol", "NQ=F").startswith("0 signals")
+    narrow = ("--symbol-prefix", "ES", "--min-price", "1", "--status", "generated")
+    assert signals.must("export", str(tmp_path / "y"), *narrow).startswith("30 signals")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ def test_what_cannot_be_delivered_stays_in_the_spool(
         (("publish", "--trader", "x", *ONE, "--metadata", "[]"), os.EX_CONFIG, "--metadata"),
         (("publish", "--trader", "x", *ONE, "--valid-until", "2026-01-01"), 2, "time zone"),
         (("query", "--timeframe", "9z"), 1, "9z"),
+        (("query", "--sort", "price"), 1, "-confidence"),
+        (("query", "--exact"), 2, "--count"),
         (("tail", "--trader", "nobody"), os.EX_CONFIG, "'nobody'"),
     ],
 )
@@ -132,6 +134,34 @@ def test_a_query_is_filtered_limited_and_written_in_each_format(
     assert signals.must("query", "--to", soon, "--limit", "0", "--format", "jsonl").count("\n") == 3
 
 
+def test_every_filter_reaches_the_database_and_is_counted_with(
+    signals: Signals, trader_id: UUID
+) -> None:
+    text = "".join(
+        line(trader_id, number, symbol=symbol, price=number, metadata={"tags": [f"t{number}"]})
+        for number, symbol in enumerate(("ES=F", "NQ=F", "ESX"))
+    )
+    signals.must("publish", "-", stdin=text)
+    for options, seqs in (
+        (("--symbol-prefix", "ES", "--sort", "oldest"), [3, 1]),
+        (("--tag", "t0", "--tag", "t1", "--sort", "-seq"), [2, 1]),
+        (("--min-price", "1", "--max-price", "1"), [2]),
+        (("--max-confidence", "0.4"), []),
+        (("--status", "generated", "--after-seq", "1", "--until-seq", "2"), [2]),
+    ):
+        lines = signals.must("query", *options, "--format", "jsonl").splitlines()
+        assert [json.loads(each)["seq"] for each in lines] == seqs
+        if "--sort" not in options:
+            assert signals.must("query", *options, "--count", "--exact") == f"{len(seqs)}\n"
+
+
+def test_an_estimate_is_told_as_one(signals: Signals, trader_id: UUID) -> None:
+    signals.must("publish", "-", stdin=line(trader_id, 1))
+    answer = signals("query", "--count")
+    assert int(answer.out) >= 0
+    assert ("estimate" in answer.err) == (answer.err != "")
+
+
 def test_tail_follows_from_a_seq_with_filters(signals: Signals, trader_id: UUID) -> None:
     text = "".join(line(trader_id, number, confidence=number / 4) for number in range(4))
     signals.must("publish", "-", stdin=text)
@@ -155,11 +185,14 @@ def test_tail_sees_what_is_stored_later_and_ends_at_ctrl_c(
     assert process.stderr is not None
     try:
         assert process.stderr.readline() == "Following behind seq 0.\n"
-        signals.must("publish", "--trader", str(trader_id), *ONE)
-        assert process.stdout.readline().endswith(f"ES=F 1m enter_long 0.7 5321.25 {trader_id}\n")
+        for _ in range(2):
+            signals.must("publish", "--trader", str(trader_id), *ONE)
+            shown = process.stdout.readline()
+            assert shown.endswith(f"ES=F 1m enter_long 0.7 5321.25 {trader_id}\n")
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert told == "Go on with --after-seq 1.\n"
+    # It may be interrupted before it has noted the second, which then comes again.
+    assert told in ("Go on with --after-seq 1.\n", "Go on with --after-seq 2.\n")
     assert process.returncode == 130

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from uuid import UUID
 
-from signal_persistence import AsyncSignalQuery
+from signal_persistence import AsyncSignalLifecycle, AsyncSignalQuery, SignalEvent
 from tests.checkers.histories import (
     AccountHistory,
     Stored,
@@ -28,6 +29,19 @@ async def stored_of(stack: RunningStack, publisher: Publisher) -> list[Stored]:
             Stored(signal.signal_id, signal.seq)
             async for signal in query.signals(after_seq=0, sort="seq")
         ]
+
+
+async def events_of(stack: RunningStack, publisher: Publisher) -> list[SignalEvent]:
+    """Return every event that the publisher's account stores, by seq."""
+    async with AsyncSignalLifecycle(
+        stack.api_url, stack.publishable_key, publisher.credentials
+    ) as lifecycle:
+        return [event async for event in lifecycle.events()]
+
+
+def as_stored(seq: int) -> Stored:
+    """An event as the checkers see it: by its seq, which is all that names it."""
+    return Stored(UUID(int=seq), seq)
 
 
 def judge(told: Iterable[tuple[str, AccountHistory]]) -> None:

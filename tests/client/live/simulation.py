@@ -10,8 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
+from signal_persistence import Observation
 from signal_persistence.coverage import SeqQuery
 from signal_persistence.reading import Broadcast, Page
 from signal_persistence.subscription import (
@@ -54,7 +56,7 @@ class Simulation:
         batches: list[tuple[float, int]],
         seed: int,
         carried: bool,
-        check_interval: float = 2.0,
+        check_interval: float | None = None,
     ) -> None:
         self.subscription = Subscription(lambda _: True, after_seq=0, check_interval=check_interval)
         self.seen: list[int] = []
@@ -98,12 +100,17 @@ class Simulation:
             _, count = self._batches.pop(0)
             first, self.last_seq = self.last_seq + 1, self.last_seq + count
             signals = tuple(map(signal, range(first, self.last_seq + 1)))
-            message = Broadcast(first, self.last_seq, START, signals if self._carried else None)
+            carried = signals if self._carried else None
+            message = Broadcast(first, self.last_seq, self._database_time, carried)
             if self._is_followed and not self._has("lose_slot", "drop"):
                 late = 3.0 if self._has("delay") else self._random.random() * 0.2
                 self._flying.append((self.now + late, self._connection, message))
             elif self._not_pushed_since is None and self._is_joined:
                 self._not_pushed_since = self.now
+
+    @property
+    def _database_time(self) -> datetime:
+        return START + timedelta(seconds=self.now)
 
     @property
     def _is_joined(self) -> bool:
@@ -131,7 +138,7 @@ class Simulation:
         if self._check is not None and self._check <= self.now:
             self._check = None
             if not self._has("unreachable"):
-                self.subscription.head(self.last_seq)
+                self.subscription.head(self.last_seq, database_time=self._database_time)
 
     def _page(self, query: SeqQuery) -> Page:
         found = tuple(map(signal, range(query.after_seq + 1, self.last_seq + 1)))
@@ -173,11 +180,12 @@ class Simulation:
             self._query = self.now + _ANSWER, query
         if self.subscription.check_wanted and self._check is None:
             slow = CHECK_SECONDS if self._has("unreachable") else _ANSWER
-            self._check = self.now + slow + self._random.random() * 0.2
+            self._check = self.now + slow
 
     def _take(self) -> None:
-        while (observation := self.subscription.take()) is not None:
-            self.seen.append(observation.signal.seq)
+        while (one := self.subscription.take()) is not None:
+            assert isinstance(one, Observation)
+            self.seen.append(one.signal.seq)
 
     def _look(self) -> None:
         """Note when a signal that was not pushed went unnoticed for too long."""

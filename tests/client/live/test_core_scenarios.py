@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from signal_persistence import Observation, SignalEvent
+from signal_persistence.advance import EventBroadcast, EventPage
 from signal_persistence.coverage import BEYOND_EVERY_SEQ, SeqQuery
 from signal_persistence.reading import Broadcast, Page
 from signal_persistence.signal import StoredSignal
 from signal_persistence.subscription import StateReason, Subscription
 from tests.client.live.scenarios import CORE
-from tests.client.live.signals import START, signal
+from tests.client.live.signals import START, event, signal
 
 
 def signals(seqs: list[int]) -> tuple[StoredSignal, ...]:
@@ -23,13 +27,17 @@ class Machine:
     """A subscription that is told the steps of a scenario."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        wanted = options.pop("wanted", None)
+        self.wanted = options.pop("wanted", None)
+        self.unclear = options.pop("unclear_events", [])
+        follows_events = options.pop("events", False)
         self.subscription = Subscription(
-            lambda signal: wanted is None or signal.seq in wanted, **options
+            lambda signal: self._wants(signal.seq),
+            matches_event=self._matches if follows_events else None,
+            **{"check_interval": 2.0, **options},
         )
         self.now = 0.0
         self.asked: deque[SeqQuery] = deque()
-        self.taken: list[int] = []
+        self.taken: list[int | str] = []
 
     def do(self, step: dict[str, Any]) -> None:
         what = step["do"]
@@ -48,21 +56,28 @@ class Machine:
             case "page":
                 self._page(step["signals"], step["last_seq"], more=step["more"])
             case "head":
-                self.subscription.head(
-                    step["last_seq"], step.get("broadcast_interval_ms", 0) / 1000
-                )
+                self._head(**{name: value for name, value in step.items() if name != "do"})
             case "broadcast":
                 carried = None if step["signals"] is None else signals(step["signals"])
                 self.subscription.broadcast(
-                    Broadcast(step["first_seq"], step["last_seq"], START, carried)
+                    Broadcast(step["first_seq"], step["last_seq"], self._sent_at(step), carried)
                 )
+            case "events_broadcast":
+                told = None if step["events"] is None else self._events(step["events"])
+                self.subscription.event_broadcast(
+                    EventBroadcast(step["first_seq"], step["last_seq"], self._sent_at(step), told)
+                )
+            case "events_page":
+                self._events_page(step["events"], step["last_seq"])
             case "take":
                 self._take(step["count"])
             case "go_live":
                 self.subscription.joined()
                 self.subscription.replication_ready()
                 self._page([], step["last_seq"], more=False)
-                self.subscription.head(step["last_seq"])
+                if self.subscription.next_event_query() is not None:
+                    self._events_page([], step.get("last_event_seq", 0))
+                self._head(step["last_seq"], step.get("last_event_seq", 0))
             case _:
                 raise ValueError(f"unknown step {what!r}")
 
@@ -73,21 +88,60 @@ class Machine:
     def _found(self, name: str) -> Any:
         match name:
             case "taken":
-                self._take(self.subscription.buffered)
+                while self.subscription.has_next:
+                    self._take(1)
                 taken, self.taken = self.taken, []
                 return taken
             case "query":
-                query = self.subscription.next_query()
-                if query is None:
-                    return None
-                after_seq = None if query.after_seq == BEYOND_EVERY_SEQ else query.after_seq
-                return {"after_seq": after_seq, "page_size": query.page_size}
+                return _shown(self.subscription.next_query())
+            case "events_query":
+                return _shown(self.subscription.next_event_query())
+            case "up_to_date":
+                return self.subscription.is_up_to_date
             case "check":
                 return self.subscription.check_wanted
             case "rejoin":
                 return self.subscription.rejoin_wanted
             case _:
                 return getattr(self.subscription, name)
+
+    def _wants(self, seq: int) -> bool:
+        return self.wanted is None or seq in self.wanted
+
+    def _matches(self, one: SignalEvent) -> bool | None:
+        if one.seq in self.unclear and one.signal is None:
+            return None
+        return one.expired_seqs is not None or self._wants(one.signal_seq)
+
+    def _events(self, events: list[list[Any]]) -> tuple[SignalEvent, ...]:
+        return tuple(event(seq, of) for seq, of in events)
+
+    def _events_page(self, events: list[list[Any]], last_seq: int) -> None:
+        query = self.subscription.next_event_query()
+        assert query is not None, "no query of events is wanted"
+        found = tuple(
+            replace(one, signal=signal(one.signal_seq)) if one.seq in self.unclear else one
+            for one in self._events(events)
+        )
+        self.subscription.event_page(query, EventPage(found, last_seq))
+
+    def _sent_at(self, step: dict[str, Any]) -> datetime:
+        return START + timedelta(seconds=self.now - step.get("late", 0))
+
+    def _head(
+        self,
+        last_seq: int,
+        last_event_seq: int = 0,
+        broadcast_interval_ms: float = 0,
+        check_interval_ms: float | None = None,
+    ) -> None:
+        self.subscription.head(
+            last_seq,
+            last_event_seq,
+            broadcast_interval=broadcast_interval_ms / 1000,
+            check_interval=None if check_interval_ms is None else check_interval_ms / 1000,
+            database_time=START + timedelta(seconds=self.now),
+        )
 
     def _ask(self) -> None:
         query = self.subscription.next_query()
@@ -102,9 +156,16 @@ class Machine:
 
     def _take(self, count: int) -> None:
         for _ in range(count):
-            observation = self.subscription.take()
-            assert observation is not None
-            self.taken.append(observation.signal.seq)
+            one = self.subscription.take()
+            assert one is not None
+            self.taken.append(one.signal.seq if isinstance(one, Observation) else f"e{one.seq}")
+
+
+def _shown(query: SeqQuery | None) -> dict[str, int | None] | None:
+    if query is None:
+        return None
+    after_seq = None if query.after_seq == BEYOND_EVERY_SEQ else query.after_seq
+    return {"after_seq": after_seq, "page_size": query.page_size}
 
 
 @pytest.mark.parametrize("scenario", CORE, ids=lambda scenario: scenario["name"])

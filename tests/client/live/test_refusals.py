@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from signal_persistence.refusals import pause_before_joining, reason_of, refuses_token
+from signal_persistence.refusals import (
+    pause_after_silence,
+    pause_before_joining,
+    reason_of,
+    refuses_token,
+)
 from tests.client.live.scenarios import REFUSALS
 
 
@@ -42,4 +47,9 @@ def test_a_restart_of_the_server_brings_everybody_back_spread() -> None:
 
 def test_a_limit_is_given_time_and_more_of_it_each_time() -> None:
     said = "Too many messages per second"
-    assert [pause_before_joining(attempt, said, lambda: 0.0) for attempt in (1, 2, 9)] == [2, 4, 15]
+    assert [pause_before_joining(attempt, said, lambda: 0.0) for attempt in (1, 2, 9)] == [2, 4, 4]
+
+
+def test_channels_that_bring_nothing_are_joined_again_further_apart_each_time() -> None:
+    assert [pause_after_silence(attempt, lambda: 1.0) for attempt in (1, 3, 9)] == [0.2, 0.8, 2.0]
+    assert pause_after_silence(9, lambda: 0.0) == 0.0

@@ -22,6 +22,8 @@ export interface ChannelListener {
   /** It is lost, or cannot be joined; closing what is left of it takes another moment. */
   onLost(loss: Loss): void;
   onBroadcast(payload: unknown): void;
+  /** The same of events. */
+  onEventBroadcast(payload: unknown): void;
   /** A frame came that cannot be read: it may have been a broadcast. */
   onUnreadable(error: unknown): void;
 }
@@ -33,12 +35,16 @@ export interface ChannelOptions {
   readonly transport?: RealtimeClientOptions["transport"];
 }
 
-const EVENT = "signals_ingested";
+const INGESTED = "signals_ingested";
+const ADVANCED = "signals_advanced";
 const REPLICATION_READY = "Replication connection established";
 /** An unanswered heartbeat ends the connection after as long again: a dead one shows in 4 s. */
 const HEARTBEAT_MS = 2000;
-/** The server thinks for 5 s before it refuses a join. */
-const JOIN_MS = 6000;
+/**
+ * The server thinks for 5 s before it says why it refuses a join, and connecting comes before: less
+ * would hide that a token has expired. A connection that is dead shows by its heartbeats.
+ */
+const JOIN_MS = 9000;
 /** The longest time that a timer can have: the library itself never reconnects. */
 const NEVER_MS = 2 ** 31 - 1;
 /** The library gives up on a close handshake after 1.5 s. */
@@ -113,8 +119,11 @@ export class LiveChannel {
     });
     let said = "";
     channel
-      .on("broadcast", { event: EVENT }, ({ payload }) => {
+      .on("broadcast", { event: INGESTED }, ({ payload }) => {
         tell(() => this.#listener.onBroadcast(payload));
+      })
+      .on("broadcast", { event: ADVANCED }, ({ payload }) => {
+        tell(() => this.#listener.onEventBroadcast(payload));
       })
       .on("system", {}, ({ status, message }) => {
         if (status !== "ok") said = message;

@@ -1,13 +1,31 @@
 /**
- * Which signals a subscription has, lacks and may hand out. No I/O, no clock.
+ * Which signals, or events, a subscription has, lacks and may hand out. No I/O, no clock.
  *
  * The account's seq has no gaps, so `covered`, the highest seq below which nothing of the filter
  * is missing, tells everything. A broadcast that continues `covered` extends it; anything else
  * only shows how far the account has come (`known`), and a query by seq closes the distance.
- * Whatever is dropped, repeated or reordered, each signal is handed out once and in seq order.
+ * Whatever is dropped, repeated or reordered, each item is handed out once and in seq order.
+ * Events have a seq of their own, of which the same holds.
  */
 
-import type { Broadcast, Page, StoredSignal } from "./wire.ts";
+/** A signal or an event: it has a place in the order of its account. */
+export interface Numbered {
+  readonly seq: number;
+}
+
+/** A broadcast: `firstSeq` to `lastSeq` are stored; `items` are these, when it has them. */
+export interface Announcement<T> {
+  readonly firstSeq: number;
+  readonly lastSeq: number;
+  readonly items: readonly T[] | null;
+}
+
+/** The answer to a query: all of the filter up to `throughSeq`, of the account's `lastSeq`. */
+export interface Answer<T> {
+  readonly items: readonly T[];
+  readonly throughSeq: number;
+  readonly lastSeq: number;
+}
 
 /** A query that would bring the subscription forward. */
 export interface SeqQuery {
@@ -20,30 +38,30 @@ export interface SeqQuery {
 export interface CoverageOptions {
   /** Continue after this seq; undefined begins with what is stored from now on. */
   readonly afterSeq: number | undefined;
-  readonly bufferSignals: number;
+  readonly bufferSize: number;
   readonly pageSize: number;
 }
 
-/** A query after it returns no signal, only where the account is. */
+/** A query after it returns nothing, only where the account is. */
 const BEYOND_EVERY_SEQ = Number.MAX_SAFE_INTEGER;
 
-/** Turns broadcasts and pages, in whatever order they come, into each signal once, by seq. */
-export class Coverage {
-  readonly #matches: (signal: StoredSignal) => boolean;
-  readonly #bufferSignals: number;
+/** Turns broadcasts and answers, in whatever order they come, into each item once, by seq. */
+export class Coverage<T extends Numbered> {
+  readonly #matches: (item: T) => boolean;
+  readonly #bufferSize: number;
   readonly #pageSize: number;
-  readonly #ready: StoredSignal[] = [];
+  readonly #ready: T[] = [];
   /** Broadcasts beyond a gap, by their first seq. */
-  readonly #ahead: Broadcast[] = [];
-  #aheadSignals = 0;
+  readonly #ahead: Announcement<T>[] = [];
+  #aheadItems = 0;
   #covered: number | null;
   #known: number;
   #doubt = 1;
   #settled = 0;
 
-  constructor(matches: (signal: StoredSignal) => boolean, options: CoverageOptions) {
+  constructor(matches: (item: T) => boolean, options: CoverageOptions) {
     this.#matches = matches;
-    this.#bufferSignals = options.bufferSignals;
+    this.#bufferSize = options.bufferSize;
     this.#pageSize = options.pageSize;
     this.#covered = options.afterSeq ?? null;
     this.#known = options.afterSeq ?? 0;
@@ -51,11 +69,15 @@ export class Coverage {
 
   /** Everything of the filter up to this seq has been handed out; null before it is known. */
   get cursor(): number | null {
-    const next = this.#ready[0];
-    return next === undefined ? this.#covered : next.seq - 1;
+    return this.next === undefined ? this.#covered : this.next.seq - 1;
   }
 
-  /** How many signals wait to be taken. */
+  /** What would be taken next. */
+  get next(): T | undefined {
+    return this.#ready[0];
+  }
+
+  /** How many items wait to be taken. */
   get buffered(): number {
     return this.#ready.length;
   }
@@ -70,9 +92,9 @@ export class Coverage {
     return this.#covered === null || this.#covered < this.#known || !this.isSettled;
   }
 
-  /** Whether the reader has to take signals before more are fetched. */
+  /** Whether the reader has to take items before more are fetched. */
   get isFull(): boolean {
-    return (this.#bufferSignals - this.#ready.length) * 2 < this.#bufferSignals;
+    return (this.#bufferSize - this.#ready.length) * 2 < this.#bufferSize;
   }
 
   /** The highest seq that is known to be stored. */
@@ -95,10 +117,10 @@ export class Coverage {
     this.#known = Math.max(this.#known, lastSeq);
   }
 
-  /** Take in a broadcast: its signals if they come next, else only that they exist. */
-  broadcast(message: Broadcast): void {
-    this.known(message.last_seq);
-    if (this.#covered === null || message.first_seq > this.#covered + 1) {
+  /** Take in a broadcast: its items if they come next, else only that they exist. */
+  broadcast(message: Announcement<T>): void {
+    this.known(message.lastSeq);
+    if (this.#covered === null || message.firstSeq > this.#covered + 1) {
       this.#keepForLater(message);
     } else {
       this.#extend(message);
@@ -107,22 +129,21 @@ export class Coverage {
   }
 
   /** Take in the answer to a query, however long ago it was asked. */
-  page(query: SeqQuery, page: Page): void {
-    this.known(page.last_seq);
+  answer(query: SeqQuery, { items, throughSeq, lastSeq }: Answer<T>): void {
+    this.known(lastSeq);
     if (this.#covered === null) {
-      this.#covered = page.last_seq;
+      this.#covered = lastSeq;
     } else if (query.afterSeq > this.#covered) {
       return; // It asked where the present is, which an earlier answer has told.
-    } else if (page.next_cursor === null && page.last_seq < query.afterSeq) {
+    } else if (lastSeq < query.afterSeq) {
       throw new RangeError(
         `Cannot follow after seq ${query.afterSeq}: the account has only come to ` +
-          `${page.last_seq}; start without afterSeq, or with 0 for everything.`,
+          `${lastSeq}; start without a cursor, or with 0 for everything.`,
       );
     }
-    const complete = this.#append(page.signals) && page.next_cursor === null;
-    if (complete) {
-      this.#covered = Math.max(this.#covered, page.last_seq);
-      this.#settled = Math.max(this.#settled, query.doubt);
+    if (this.#append(items)) {
+      this.#covered = Math.max(this.#covered, throughSeq);
+      if (throughSeq >= lastSeq) this.#settled = Math.max(this.#settled, query.doubt);
     }
     this.#useWhatWasKept();
   }
@@ -130,7 +151,7 @@ export class Coverage {
   /** The query to make now, or null when nothing is missing or the buffer has no room. */
   nextQuery(): SeqQuery | null {
     if (!this.isBehind || this.isFull) return null;
-    const room = this.#bufferSignals - this.#ready.length;
+    const room = this.#bufferSize - this.#ready.length;
     return {
       afterSeq: this.#covered ?? BEYOND_EVERY_SEQ,
       pageSize: Math.min(this.#pageSize, room),
@@ -138,47 +159,47 @@ export class Coverage {
     };
   }
 
-  /** Hand out the next signal, or undefined when there is none yet. */
-  take(): StoredSignal | undefined {
+  /** Hand out the next item, or undefined when there is none yet. */
+  take(): T | undefined {
     return this.#ready.shift();
   }
 
   /** Append what is new, in order; tell whether there was room for all of it. */
-  #append(signals: readonly StoredSignal[]): boolean {
-    for (const signal of signals) {
-      if (this.#covered !== null && signal.seq <= this.#covered) continue;
-      if (this.#matches(signal)) {
-        if (this.#ready.length >= this.#bufferSignals) return false;
-        this.#ready.push(signal);
+  #append(items: readonly T[]): boolean {
+    for (const item of items) {
+      if (this.#covered !== null && item.seq <= this.#covered) continue;
+      if (this.#matches(item)) {
+        if (this.#ready.length >= this.#bufferSize) return false;
+        this.#ready.push(item);
       }
-      this.#covered = signal.seq;
+      this.#covered = item.seq;
     }
     return true;
   }
 
   /** Use a broadcast as far as it continues without a gap. */
-  #extend(message: Broadcast): void {
-    for (const signal of message.signals ?? []) {
-      const follows = this.#covered !== null && signal.seq <= this.#covered + 1;
-      if (!follows || !this.#append([signal])) return;
+  #extend(message: Announcement<T>): void {
+    for (const item of message.items ?? []) {
+      const follows = this.#covered !== null && item.seq <= this.#covered + 1;
+      if (!follows || !this.#append([item])) return;
     }
   }
 
-  #keepForLater(message: Broadcast): void {
-    const size = message.signals?.length ?? 0;
-    if (size === 0 || this.#aheadSignals + size > this.#bufferSignals) return;
-    const place = this.#ahead.findLastIndex(({ first_seq }) => first_seq <= message.first_seq);
+  #keepForLater(message: Announcement<T>): void {
+    const size = message.items?.length ?? 0;
+    if (size === 0 || this.#aheadItems + size > this.#bufferSize) return;
+    const place = this.#ahead.findLastIndex(({ firstSeq }) => firstSeq <= message.firstSeq);
     this.#ahead.splice(place + 1, 0, message);
-    this.#aheadSignals += size;
+    this.#aheadItems += size;
   }
 
   #useWhatWasKept(): void {
     for (;;) {
       const next = this.#ahead[0];
       if (next === undefined || this.#covered === null) return;
-      if (next.first_seq > this.#covered + 1) return;
+      if (next.firstSeq > this.#covered + 1) return;
       this.#ahead.shift();
-      this.#aheadSignals -= next.signals?.length ?? 0;
+      this.#aheadItems -= next.items?.length ?? 0;
       this.#extend(next);
     }
   }

@@ -1,4 +1,4 @@
-import type { StoredSignal } from "./wire.ts";
+import type { FoundEvent, StoredSignal } from "./wire.ts";
 
 /** Which signals a reader wants: all that meet every part that is given. */
 export interface SignalFilter {
@@ -44,6 +44,30 @@ export function matcherOf(filter: SignalFilter): (signal: StoredSignal) => boole
   return (signal) =>
     trader(signal.trader_id) && symbol(signal.symbol) && timeframe(signal.timeframe) &&
     action(signal.action) && signal.confidence >= minConfidence;
+}
+
+/** Whether the signal itself is needed to tell if an event is of a wanted one. */
+export function needsSignal({ actions, minConfidence }: SignalFilter): boolean {
+  return actions !== undefined || minConfidence !== undefined;
+}
+
+/**
+ * What the database would say of an event; null when its signal has to be seen. An expiry belongs
+ * to every filter: it names signals of all kinds, by seq.
+ */
+export function eventMatcherOf(filter: SignalFilter): (event: FoundEvent) => boolean | null {
+  const matches = matcherOf(filter);
+  const { traders, symbols, timeframes } = filter;
+  const wants = (values: readonly string[] | undefined, value: string | null) =>
+    values?.some((each) => each === value) ?? true;
+  const lowerTraders = traders?.map((trader) => trader.toLowerCase());
+  return (event) => {
+    if (event.signal) return matches(event.signal);
+    if (event.expired_seqs !== null && event.expired_seqs !== undefined) return true;
+    const isAboutIt = wants(lowerTraders, event.trader_id) && wants(symbols, event.symbol) &&
+      wants(timeframes, event.timeframe);
+    return isAboutIt && needsSignal(filter) ? null : isAboutIt;
+  };
 }
 
 /** The parameters of `query_signals` for this filter; JSON leaves out what is not given. */

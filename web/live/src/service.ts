@@ -1,11 +1,11 @@
-/** Questions to the service over HTTP: a page of signals by seq, and where the account is. */
+/** Questions to the service over HTTP: pages of signals and events, and where the account is. */
 
 import type { AccessToken } from "./access_token.ts";
 import type { SeqQuery } from "./coverage.ts";
-import { parametersOf, type SignalFilter } from "./filter.ts";
-import { CHECK_MS } from "./subscription.ts";
+import { needsSignal, parametersOf, type SignalFilter } from "./filter.ts";
 import { unlessAborted } from "./waiting.ts";
-import { type Head, headOf, isObject, type Page, pageOf } from "./wire.ts";
+import { type EventPage, eventPageOf, type Head, headOf, isObject } from "./wire.ts";
+import { type Page, pageOf } from "./wire.ts";
 
 /** The service refused a question, and would again. */
 export class ServiceError extends Error {
@@ -40,6 +40,8 @@ export interface ServiceOptions {
 }
 
 const PAGE_MS = 5000;
+/** A check is asked anew after so long; sooner would only add to what a busy service has to do. */
+const HEAD_MS = 4000;
 const LONGEST_RETRY_AFTER_MS = 30_000;
 
 export class Service {
@@ -59,8 +61,17 @@ export class Service {
     return this.#ask("/functions/v1/query-signals", parameters, pageOf, PAGE_MS, signal);
   }
 
+  eventPage(filter: SignalFilter, query: SeqQuery, signal: AbortSignal): Promise<EventPage> {
+    const parameters = {
+      after_seq: query.afterSeq,
+      page_size: query.pageSize,
+      with_signals: needsSignal(filter),
+    };
+    return this.#ask("/rest/v1/rpc/query_events", parameters, eventPageOf, PAGE_MS, signal);
+  }
+
   head(signal: AbortSignal): Promise<Head> {
-    return this.#ask("/rest/v1/rpc/account_head", {}, headOf, CHECK_MS, signal);
+    return this.#ask("/rest/v1/rpc/account_head", {}, headOf, HEAD_MS, signal);
   }
 
   async #ask<T>(

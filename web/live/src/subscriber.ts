@@ -1,16 +1,16 @@
-/** Follow the signals of an account live: each once, in the order of storing. */
+/** Follow an account live: each signal and event once, in the order of storing. */
 
 import type { RealtimeClientOptions } from "@supabase/realtime-js";
 import { type AccessToken, accountOf } from "./access_token.ts";
 import { LiveChannel } from "./channel.ts";
-import { checkFilter, matcherOf, type SignalFilter } from "./filter.ts";
+import { checkFilter, eventMatcherOf, matcherOf, type SignalFilter } from "./filter.ts";
 import type { Loss } from "./loss.ts";
 import { Service, ServiceError, UnansweredError } from "./service.ts";
-import { type Reason, type State, Subscription } from "./subscription.ts";
+import { type News, type Reason, type State, Subscription } from "./subscription.ts";
 import { delay, pauseBefore, Pulse, unlessAborted } from "./waiting.ts";
-import { broadcastOf, type StoredSignal } from "./wire.ts";
+import { broadcastOf, eventBroadcastOf, type SignalEvent, type StoredSignal } from "./wire.ts";
 
-export type { AccessToken, Reason, SignalFilter, State, StoredSignal };
+export type { AccessToken, News, Reason, SignalEvent, SignalFilter, State, StoredSignal };
 export { ServiceError };
 
 export interface SubscriberOptions {
@@ -24,12 +24,21 @@ export interface SubscriberOptions {
   readonly ownChannel?: boolean;
   /** Continue after a saved `cursor`; 0 begins with the first signal ever stored. */
   readonly afterSeq?: number;
+  /** Follow what becomes of the signals of the filter, too: `news()` yields both. */
+  readonly events?: boolean;
+  /** Continue after a saved `eventCursor`; 0 begins with the first event. */
+  readonly afterEventSeq?: number;
   /** So many are held for a slow reader; beyond it they are fetched again later, never lost. */
   readonly bufferSignals?: number;
-  /** How long nothing may prove that it is up to date before the database is asked. */
+  /**
+   * How long nothing may prove that it is up to date before the database is asked; the service
+   * says how long when it is left out.
+   */
   readonly checkIntervalMs?: number;
   /** Called with each signal, one at a time; what it throws is told to `onProblem`. */
   readonly onSignal?: (signal: StoredSignal) => unknown;
+  /** The same with each event; it makes it follow events. */
+  readonly onEvent?: (event: SignalEvent) => unknown;
   readonly onState?: (state: State, reason: Reason | null) => void;
   /** Told of what passes or is mended by itself, for a log; `console.warn` without it. */
   readonly onProblem?: (message: string) => void;
@@ -38,15 +47,16 @@ export interface SubscriberOptions {
   readonly transport?: RealtimeClientOptions["transport"];
 }
 
+const PROMPT_MS = 500;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 3000;
-/** The limits of a project are averages over time. */
-const LONGEST_PAUSE_AT_LIMIT_MS = 15_000;
+/** Half of the longest pause: a plan has hardly more connections than joins in a second. */
+const LONGEST_PAUSE_AT_LIMIT_MS = 4000;
 
 /**
- * Follows the signals of one account.
+ * Follows the signals of one account, and if asked what becomes of them.
  *
- * Take them by `onSignal`, or iterate; not both. Broken connections are renewed without end. An
+ * Take them by `onSignal` and `onEvent`, or iterate; not both. Broken connections are renewed without end. An
  * error that cannot pass (a scope that is missing) closes it and is thrown by the iteration and by
  * `start`; `cursor` tells where to continue.
  */
@@ -61,8 +71,10 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
   #channel: LiveChannel | null = null;
   #running: Promise<unknown> | null = null;
   #error: unknown = null;
-  /** The seq that `onSignal` has not done with. */
-  #inHand: number | null = null;
+  readonly #followsEvents: boolean;
+  readonly #checkEarly = 0.9 + Math.random() / 10;
+  /** What a callback has not done with. */
+  #inHand: News | null = null;
   #wasLive = false;
   #told: readonly [State, Reason | null] = ["connecting", "not_joined"];
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -80,9 +92,11 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
       ...this.#options,
       fetch: options.fetch ?? ((...request) => fetch(...request)),
     });
-    // A little different for each, so that many do not ask at once.
-    const checkIntervalMs = (options.checkIntervalMs ?? 2000) * (0.9 + Math.random() / 10);
-    this.#subscription = new Subscription(matcherOf(filter), { ...options, checkIntervalMs });
+    this.#followsEvents = options.events === true || options.onEvent !== undefined;
+    this.#subscription = new Subscription(matcherOf(filter), {
+      ...options,
+      matchesEvent: this.#followsEvents ? eventMatcherOf(filter) : undefined,
+    });
   }
 
   /** How far it is up to date now. */
@@ -100,13 +114,22 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
    * handed out to `onSignal` when what it returned is settled.
    */
   get cursor(): number | null {
-    return this.#inHand === null ? this.#subscription.cursor : this.#inHand - 1;
+    const inHand = this.#inHand;
+    return inHand?.kind === "signal" ? inHand.signal.seq - 1 : this.#subscription.cursor;
+  }
+
+  /** The same for events, by their own seq: continue with `afterEventSeq`. */
+  get eventCursor(): number | null {
+    const inHand = this.#inHand;
+    return inHand?.kind === "event" ? inHand.event.seq - 1 : this.#subscription.eventCursor;
   }
 
   /** Begin; return once it is settled where following begins, so that all stored later is seen. */
   async start(): Promise<void> {
     this.#run();
-    while (this.cursor === null && !this.#isClosed) await this.#changed.next();
+    const isSettled = () =>
+      this.cursor !== null && (!this.#followsEvents || this.eventCursor !== null);
+    while (!isSettled() && !this.#isClosed) await this.#changed.next();
     if (this.#error !== null) throw this.#error;
   }
 
@@ -119,14 +142,16 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
 
   /** The next signal as soon as there is one; done after close(). */
   async next(): Promise<IteratorResult<StoredSignal, undefined>> {
-    if (this.#options.onSignal !== undefined) {
-      throw new TypeError("Cannot iterate: onSignal gets the signals.");
-    }
-    this.#run();
-    const value = await this.#take();
-    if (value !== undefined) return { done: false, value };
-    if (this.#error !== null) throw this.#error;
-    return { done: true, value: undefined };
+    if (this.#followsEvents) throw new TypeError("Cannot take signals alone: iterate over news().");
+    const next = await this.#next();
+    return next?.kind === "signal"
+      ? { done: false, value: next.signal }
+      : { done: true, value: undefined };
+  }
+
+  /** Signals and, if these are followed, events: each once, an event after its signals. */
+  async *news(): AsyncGenerator<News, void, void> {
+    for (let next; (next = await this.#next()) !== undefined;) yield next;
   }
 
   [Symbol.asyncIterator](): this {
@@ -137,16 +162,28 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     return this.close();
   }
 
+  async #next(): Promise<News | undefined> {
+    const { onSignal, onEvent } = this.#options;
+    if (onSignal !== undefined || onEvent !== undefined) {
+      throw new TypeError("Cannot iterate: onSignal and onEvent get all.");
+    }
+    this.#run();
+    const next = await this.#take();
+    if (next === undefined && this.#error !== null) throw this.#error;
+    return next;
+  }
+
   #run(): void {
     if (this.#running !== null) return;
     const work = [
       this.#stayJoined(),
       this.#keepAsking(() => this.#fillGap()),
-      this.#keepAsking(() => this.#check()),
+      this.#keepAsking(() => this.#fillEventGap()),
+      this.#keepAsking(() => this.#subscription.checkWanted ? this.#check() : null),
     ];
     this.#running = Promise.all(work.map((one) => one.catch((error) => this.#fail(error))));
     // Nobody waits for it: a callback may take for ever, and may close the subscriber itself.
-    this.#callBack(this.#options.onSignal);
+    this.#callBack();
   }
 
   async #stayJoined(): Promise<void> {
@@ -159,14 +196,24 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
       onJoined: () => this.#note(() => this.#subscription.joined()),
       onReplicationReady: () => this.#note(() => this.#subscription.replicationReady()),
       onLost: (loss) => this.#takeInLoss(loss),
-      onBroadcast: (payload) => this.#takeInBroadcast(payload),
+      onBroadcast: (payload) =>
+        this.#takeIn(() => {
+          const message = broadcastOf(payload);
+          this.#note(() => this.#subscription.broadcast(message));
+        }),
+      onEventBroadcast: (payload) =>
+        this.#followsEvents && this.#takeIn(() => {
+          const message = eventBroadcastOf(payload);
+          this.#note(() => this.#subscription.eventBroadcast(message));
+        }),
       onUnreadable: (error) => this.#checkInstead(error),
     });
     for (let attempt = 1; !this.#isClosed; attempt++) {
       this.#wasLive = false;
       await this.#channel.hold();
       if (this.#wasLive) attempt = 1;
-      const limitMs = Math.min(1000 * 2 ** attempt, LONGEST_PAUSE_AT_LIMIT_MS);
+      const limitMs = (1 + Math.random()) *
+        Math.min(1000 * 2 ** attempt, LONGEST_PAUSE_AT_LIMIT_MS);
       await this.#pause(attempt, this.reason === "rate_limited" ? limitMs : 0);
     }
   }
@@ -187,11 +234,12 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     return null;
   }
 
-  /** Ask the database again and again: `askOnce` says whether it had anything to ask. */
-  async #keepAsking(askOnce: () => Promise<boolean>): Promise<void> {
+  /** Ask the database again and again: `askOnce` answers null when it has nothing to ask. */
+  async #keepAsking(askOnce: () => Promise<void> | null): Promise<void> {
     for (let attempt = 1; !this.#isClosed; attempt++) {
       try {
-        if (!await askOnce()) await this.#changed.next();
+        // At once: a change between looking and waiting would go unnoticed.
+        await (askOnce() ?? this.#changed.next());
         attempt = 0;
       } catch (error) {
         if (this.#isClosed) return;
@@ -202,42 +250,53 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     }
   }
 
-  async #fillGap(): Promise<boolean> {
+  #fillGap(): Promise<void> | null {
     const query = this.#subscription.nextQuery();
-    if (query === null) return false;
-    const page = await this.#service.page(this.#filter, query, this.#closing.signal);
-    this.#note(() => this.#subscription.page(query, page));
-    return true;
+    return query && this.#service.page(this.#filter, query, this.#closing.signal)
+      .then((page) => this.#note(() => this.#subscription.page(query, page)));
   }
 
-  async #check(): Promise<boolean> {
-    if (!this.#subscription.checkWanted) return false;
+  #fillEventGap(): Promise<void> | null {
+    const query = this.#subscription.nextEventQuery();
+    return query && this.#service.eventPage(this.#filter, query, this.#closing.signal)
+      .then((page) => this.#note(() => this.#subscription.eventPage(query, page)));
+  }
+
+  async #check(): Promise<void> {
+    const askedAt = this.#now;
     const head = await this.#service.head(this.#closing.signal);
-    this.#note(() => this.#subscription.head(head));
-    return true;
+    // An answer that took long does not tell well what time it is in the database.
+    const databaseTime = this.#now < askedAt + PROMPT_MS ? head.databaseTime : null;
+    // A little earlier than the service says, each by another time: not all at once.
+    const check_interval_ms = head.check_interval_ms && head.check_interval_ms * this.#checkEarly;
+    this.#note(() => this.#subscription.head({ ...head, check_interval_ms, databaseTime }));
   }
 
-  async #callBack(onSignal: SubscriberOptions["onSignal"]): Promise<void> {
-    if (onSignal === undefined) return;
-    for (let signal; (signal = await this.#take()) !== undefined;) {
-      this.#inHand = signal.seq;
+  async #callBack(): Promise<void> {
+    const { onSignal, onEvent } = this.#options;
+    if (onSignal === undefined && onEvent === undefined) return;
+    for (let news; (news = await this.#take()) !== undefined;) {
+      this.#inHand = news;
       try {
-        await onSignal(signal);
+        if (news.kind === "signal") await onSignal?.(news.signal);
+        else await onEvent?.(news.event);
       } catch (error) {
-        this.#problem(`onSignal threw at seq ${signal.seq}: ${error}`);
+        const { seq } = news.kind === "signal" ? news.signal : news.event;
+        const name = news.kind === "signal" ? "onSignal" : "onEvent";
+        this.#problem(`${name} threw at seq ${seq}: ${error}`);
       }
       // After an error that cannot pass, what was fetched before it is still handed out.
       if (this.reason !== "closed_by_user") this.#inHand = null;
     }
   }
 
-  /** The next signal as soon as there is one; undefined when there will be none. */
-  async #take(): Promise<StoredSignal | undefined> {
-    while (this.#subscription.buffered === 0 && !this.#isClosed) await this.#changed.next();
+  /** The next signal or event as soon as there is one; undefined when there will be none. */
+  async #take(): Promise<News | undefined> {
+    while (!this.#subscription.hasNext && !this.#isClosed) await this.#changed.next();
     if (this.reason === "closed_by_user") return undefined;
-    const signal = this.#subscription.take();
+    const news = this.#subscription.take();
     this.#tell(); // There may be room for more now.
-    return signal;
+    return news;
   }
 
   #takeInLoss({ reason, said }: Loss): void {
@@ -245,10 +304,9 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     this.#note(() => this.#subscription.left(reason));
   }
 
-  #takeInBroadcast(payload: unknown): void {
+  #takeIn(read: () => void): void {
     try {
-      const message = broadcastOf(payload);
-      this.#note(() => this.#subscription.broadcast(message));
+      read();
     } catch (error) {
       this.#checkInstead(error);
     }
@@ -324,13 +382,24 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
 }
 
 function checkOptions(options: SubscriberOptions): void {
-  const { filter = {}, ownChannel, afterSeq = 0, bufferSignals = 1, checkIntervalMs = 1 } = options;
+  const { filter = {}, ownChannel, afterSeq = 0, afterEventSeq = 0 } = options;
+  const { bufferSignals = 1, checkIntervalMs = 1, events, onSignal, onEvent } = options;
   checkFilter(filter);
   if (ownChannel && filter.traders?.length !== 1) {
     throw new RangeError("Cannot use an own channel: the filter has to name its one trader.");
   }
-  if (!(afterSeq >= 0)) {
-    throw new RangeError(`Cannot follow after seq ${afterSeq}: the first one is 1.`);
+  if (!(afterSeq >= 0 && afterEventSeq >= 0)) {
+    const seq = Math.min(afterSeq, afterEventSeq);
+    throw new RangeError(`Cannot follow after seq ${seq}: the first one is 1.`);
+  }
+  if (ownChannel && (events || onEvent)) {
+    throw new RangeError("Cannot follow events on a trader's own channel: it has none.");
+  }
+  if (options.afterEventSeq !== undefined && !events && !onEvent) {
+    throw new RangeError("Cannot use afterEventSeq without events or onEvent.");
+  }
+  if (events && onSignal && !onEvent) {
+    throw new RangeError("Cannot use events with onSignal alone: pass onEvent, too.");
   }
   if (!(bufferSignals >= 1 && checkIntervalMs > 0)) {
     throw new RangeError("Cannot follow: bufferSignals and checkIntervalMs have to be above 0.");

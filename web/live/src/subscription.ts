@@ -6,17 +6,26 @@
  * with what it wants: a query by seq, a check of where the account is, another join.
  *
  * A broadcast that never comes makes no noise: a dead replication slot looks like a quiet account.
- * So each time the database shows a seq that no broadcast has told of, one has to follow within a
- * moment (`GRACE_MS`, and the interval at which the account's broadcasts are put together).
- * Otherwise broadcasts are missing, and stay so until the channel proves itself: by a broadcast
- * that is there in time for what a check has shown, or by a check after another join that shows
- * nothing that was not pushed.
+ * So when no broadcast has come for a while that was on time by the database's clock, the database
+ * is asked where the account is, and what it shows has to be broadcast within a moment
+ * (`GRACE_MS`, and the interval at which the account's broadcasts are put together): strand.ts.
  *
  * The Python client has the same machine; tests/scenarios/live_delivery.json holds both to it.
  */
 
-import { Coverage, type SeqQuery } from "./coverage.ts";
-import type { Broadcast, Head, Page, StoredSignal } from "./wire.ts";
+import { type Announcement, Coverage, type SeqQuery } from "./coverage.ts";
+import { Strand } from "./strand.ts";
+import {
+  type Broadcast,
+  type EventBroadcast,
+  type EventPage,
+  type FoundEvent,
+  type Head,
+  lastSignalSeqOf,
+  type Page,
+  type SignalEvent,
+  type StoredSignal,
+} from "./wire.ts";
 
 /** How far a subscriber can be trusted to be up to date. */
 export type State =
@@ -64,35 +73,61 @@ export type LossReason = Extract<
   "connection_lost" | "silent" | "rate_limited" | "access_refused" | "broadcasts_missing"
 >;
 
+/** What a subscription hands out. */
+export type News =
+  | { readonly kind: "signal"; readonly signal: StoredSignal }
+  | { readonly kind: "event"; readonly event: SignalEvent };
+
 export interface SubscriptionOptions {
   readonly afterSeq?: number;
   readonly bufferSignals?: number;
   readonly pageSize?: number;
+  /** That of the service when it is left out. */
   readonly checkIntervalMs?: number;
   /** Whether broadcasts tell only of signals that the queries return. */
   readonly ownChannel?: boolean;
+  /**
+   * Follow events, too, those of which it does not answer false; null for an event that does not
+   * say enough without its signal, which queries bring.
+   */
+  readonly matchesEvent?: (event: FoundEvent) => boolean | null;
+  readonly afterEventSeq?: number;
 }
 
 /** How long after the database showed a signal its broadcast may come; how long live may lag. */
 const GRACE_MS = 1000;
-/** A check that has no answer after so long has failed. */
-export const CHECK_MS = 2000;
+/**
+ * How long nothing may show where the account is, until the service has told how long. What is
+ * lost then shows within it, an answer and GRACE_MS: in 5 seconds.
+ */
+const CHECK_INTERVAL_MS = 3500;
+/** A check that has no answer after so long shows nothing: what it would show may be lost. */
+const CHECK_MS = 1500;
+/** How far apart checks are at most: by them it is known what time it is in the database. */
+const CLOCK_MS = 60_000;
 /** How long a channel has at least after another join to prove that broadcasts come again. */
 const REJOIN_MS = 5000;
 /** If the server has not said so long after a join that it follows the database, it never will. */
 const READY_MS = 15_000;
 
-/** Follows one account: its signals each once and by seq, and how far that can be trusted. */
+/**
+ * Follows one account: its signals each once and by seq, and how far that can be trusted. Its
+ * events, if asked, as well: each once, by the seq of events, and after the signals it is about.
+ */
 export class Subscription {
-  readonly #signals: Coverage;
-  readonly #checkIntervalMs: number;
+  readonly #signals: Strand<StoredSignal>;
+  readonly #events: Strand<FoundEvent> | null = null;
+  readonly #strands: readonly (Strand<StoredSignal> | Strand<FoundEvent>)[];
+  readonly #matchesEvent: ((event: FoundEvent) => boolean | null) | undefined;
+  readonly #keepsInterval: boolean;
   readonly #ownChannel: boolean;
+  #checkIntervalMs: number;
   #now = 0;
+  /** What time it was in the database, and when that was. */
+  #databaseTime: { readonly time: number; readonly notedAt: number } | null = null;
   #answeredAt = 0;
   #provenAt = 0;
   #checkAt: number;
-  /** Up to which seq something is missing, and since when. */
-  #behind: { readonly seq: number; readonly since: number } | null = null;
   #joined = false;
   #everJoined = false;
   #replicating = false;
@@ -100,21 +135,29 @@ export class Subscription {
   #closed: "closed_by_user" | "failed" | null = null;
   /** The interval of the account's broadcasts; null before a check has told it. */
   #intervalMs: number | null = null;
-  #pushed = 0;
-  #answerableAt: number | null = null;
-  #unpushed: { readonly seq: number; readonly until: number } | null = null;
-  #missing = false;
   #givenTimeAt = -Infinity;
   #state: State = "connecting";
   #reason: Reason | null = "not_joined";
 
   constructor(matches: (signal: StoredSignal) => boolean, options: SubscriptionOptions = {}) {
-    this.#signals = new Coverage(matches, {
-      afterSeq: options.afterSeq,
-      bufferSignals: options.bufferSignals ?? 10_000,
+    const { matchesEvent } = options;
+    const sizes = {
+      bufferSize: options.bufferSignals ?? 10_000,
       pageSize: options.pageSize ?? 1000,
-    });
-    this.#checkIntervalMs = options.checkIntervalMs ?? 2000;
+    };
+    this.#signals = new Strand(new Coverage(matches, { ...sizes, afterSeq: options.afterSeq }));
+    this.#matchesEvent = matchesEvent;
+    if (matchesEvent !== undefined) {
+      this.#events = new Strand(
+        new Coverage((event: FoundEvent) => matchesEvent(event) !== false, {
+          ...sizes,
+          afterSeq: options.afterEventSeq,
+        }),
+      );
+    }
+    this.#strands = this.#events === null ? [this.#signals] : [this.#signals, this.#events];
+    this.#keepsInterval = options.checkIntervalMs !== undefined;
+    this.#checkIntervalMs = options.checkIntervalMs ?? CHECK_INTERVAL_MS;
     this.#checkAt = this.#checkIntervalMs;
     this.#ownChannel = options.ownChannel ?? false;
   }
@@ -128,14 +171,29 @@ export class Subscription {
     return this.#reason;
   }
 
-  /** Everything of the filter up to this seq has been handed out; null before it is known. */
-  get cursor(): number | null {
-    return this.#signals.cursor;
+  /** Whether it is live and not even a moment behind: all that it knows of is here. */
+  get isUpToDate(): boolean {
+    return this.#state === "live" && !this.#isBehind;
   }
 
-  /** How many signals wait to be taken. */
+  /** Everything of the filter up to this seq has been handed out; null before it is known. */
+  get cursor(): number | null {
+    return this.#signals.coverage.cursor;
+  }
+
+  /** The same for the seq of events; null as well when these are not followed. */
+  get eventCursor(): number | null {
+    return this.#events?.coverage.cursor ?? null;
+  }
+
+  /** How many signals and events wait to be taken. */
   get buffered(): number {
-    return this.#signals.buffered;
+    return this.#signals.coverage.buffered + (this.#events?.coverage.buffered ?? 0);
+  }
+
+  /** Whether there is something to take now. */
+  get hasNext(): boolean {
+    return this.#signals.coverage.next !== undefined || this.#eventIsNext;
   }
 
   /** Whether to ask where the account is: nothing has shown it for a while. */
@@ -152,8 +210,10 @@ export class Subscription {
   /** The next time at which a tick changes something. */
   get wakeAt(): number {
     const moments = [this.#checkAt, this.#unreachableAt];
-    if (this.#unpushed !== null) moments.push(this.#unpushed.until);
-    if (this.#behind !== null) moments.push(this.#behind.since + GRACE_MS);
+    for (const { deadline, behind } of this.#strands) {
+      moments.push(deadline);
+      if (behind !== null) moments.push(behind.since + GRACE_MS);
+    }
     if (this.#bringsNothing) moments.push(this.#rejoinAt);
     return Math.min(...moments.filter((moment) => moment > this.#now));
   }
@@ -161,10 +221,9 @@ export class Subscription {
   /** It is `now`, in milliseconds of a clock that never goes back. */
   tick(now: number): void {
     this.#now = now;
-    if (this.#unpushed !== null && now >= this.#unpushed.until) {
-      this.#unpushed = null;
-      if (!this.#missing) this.#givenTimeAt = -Infinity;
-      this.#missing = true;
+    const wasMissing = this.#missing;
+    for (const strand of this.#strands) {
+      if (strand.tick(now) && !wasMissing) this.#givenTimeAt = -Infinity;
     }
     this.#judge();
   }
@@ -174,16 +233,14 @@ export class Subscription {
     this.#joined = this.#everJoined = true;
     this.#replicating = false;
     this.#givenTimeAt = this.#now;
-    this.#notAnswerable();
-    this.#signals.doubt();
+    for (const strand of this.#strands) strand.joined();
     this.#judge();
   }
 
   /** The server now follows the database: what was stored until here has to be fetched. */
   replicationReady(): void {
     this.#replicating = true;
-    this.#notAnswerable();
-    this.#signals.doubt();
+    for (const strand of this.#strands) strand.joined();
     this.#judge();
   }
 
@@ -191,7 +248,7 @@ export class Subscription {
   left(reason: LossReason): void {
     this.#joined = this.#replicating = false;
     this.#lost = reason;
-    this.#notAnswerable();
+    for (const strand of this.#strands) strand.notAnswerable();
     this.#judge();
   }
 
@@ -205,51 +262,99 @@ export class Subscription {
     this.#judge();
   }
 
-  /** Take in a broadcast that the channel brought. */
-  broadcast(message: Broadcast): void {
-    this.#signals.broadcast(message);
-    if (this.#joined) this.#pushed = Math.max(this.#pushed, message.last_seq);
-    if (this.#unpushed !== null && this.#unpushed.seq <= this.#pushed) {
-      this.#unpushed = null;
-      this.#missing = false;
-    }
-    if (!this.#missing && !this.#signals.isBehind) this.#proven();
-    this.#judge();
+  /** Take in a broadcast of signals that the channel brought. */
+  broadcast({ first_seq, last_seq, sentAt, signals }: Broadcast): void {
+    const message = { firstSeq: first_seq, lastSeq: last_seq, items: signals };
+    this.#takeIn(this.#signals, message, sentAt);
+  }
+
+  /** Take in a broadcast of events that the channel brought. */
+  eventBroadcast({ first_seq, last_seq, sentAt, changes }: EventBroadcast): void {
+    if (this.#events === null) return;
+    // Those that do not say enough: a query brings them with their signals.
+    const items = changes?.some((event) => this.#matchesEvent?.(event) === null) ? null : changes;
+    this.#signalsAreKnownBy(items ?? []);
+    this.#takeIn(this.#events, { firstSeq: first_seq, lastSeq: last_seq, items }, sentAt);
   }
 
   /** Take in the answer to a query, however long ago it was asked. */
-  page(query: SeqQuery, page: Page): void {
-    this.#signals.page(query, page);
-    this.#answered();
-    if (this.#replicating && this.#answerableAt === null && this.#signals.isSettled) {
-      this.#becomeAnswerable(page.last_seq);
-    }
-    const newest = this.#ownChannel ? page.signals.at(-1)?.seq ?? 0 : page.last_seq;
-    if (newest > this.#pushed || page.next_cursor === null) this.#shown(newest);
-    this.#judge();
+  page(query: SeqQuery, { signals, next_cursor, last_seq }: Page): void {
+    const newest = signals.at(-1)?.seq ?? 0;
+    const isComplete = next_cursor === null;
+    const throughSeq = isComplete ? last_seq : Math.max(newest, query.afterSeq);
+    this.#signals.coverage.answer(query, { items: signals, throughSeq, lastSeq: last_seq });
+    const shown = this.#ownChannel ? newest : last_seq;
+    this.#answeredBy(this.#signals, last_seq, shown, isComplete);
   }
 
-  /** Take in the answer to a check: where the account is, and its broadcasts' interval. */
-  head({ last_seq, broadcast_interval_ms }: Head): void {
-    this.#intervalMs = broadcast_interval_ms;
-    this.#signals.known(last_seq);
+  /** Take in the answer to a query of events. */
+  eventPage(query: SeqQuery, { events, last_seq }: EventPage): void {
+    if (this.#events === null) return;
+    const throughSeq = events.at(-1)?.seq ?? last_seq;
+    this.#events.coverage.answer(query, { items: events, throughSeq, lastSeq: last_seq });
+    this.#signalsAreKnownBy(events);
+    this.#answeredBy(this.#events, last_seq, last_seq, throughSeq >= last_seq);
+  }
+
+  /** Take in the answer to a check. */
+  head(head: Head): void {
+    this.#intervalMs = head.broadcast_interval_ms;
+    if (!this.#keepsInterval && head.check_interval_ms !== null) {
+      this.#checkIntervalMs = head.check_interval_ms;
+    }
+    if (head.databaseTime !== null) {
+      this.#databaseTime = { time: head.databaseTime, notedAt: this.#now };
+    }
+    this.#signals.coverage.known(head.last_seq);
+    this.#events?.coverage.known(head.last_event_seq);
+    this.#events?.shown(head.last_event_seq, this.#now, this.#latenessMs);
     this.#answered();
     if (!this.#ownChannel) {
-      this.#shown(last_seq);
-    } else if (!this.#signals.isBehind) {
-      this.#shown(0);
+      this.#signals.shown(head.last_seq, this.#now, this.#latenessMs);
+    } else if (!this.#signals.coverage.isBehind) {
+      this.#signals.shown(0, this.#now, this.#latenessMs);
     }
     this.#judge();
   }
 
   /** The query to make now, or null when nothing is missing or the buffer has no room. */
   nextQuery(): SeqQuery | null {
-    return this.#closed === null ? this.#signals.nextQuery() : null;
+    return this.#closed === null ? this.#signals.coverage.nextQuery() : null;
   }
 
-  /** Hand out the next signal, or undefined when there is none yet. */
-  take(): StoredSignal | undefined {
-    return this.#signals.take();
+  /** The same for events. */
+  nextEventQuery(): SeqQuery | null {
+    return this.#closed === null ? this.#events?.coverage.nextQuery() ?? null : null;
+  }
+
+  /** Hand out the next signal or event, or undefined when there is none yet. */
+  take(): News | undefined {
+    const found = this.#eventIsNext ? this.#events?.coverage.take() : undefined;
+    if (found !== undefined) {
+      const { signal: _, ...event } = found;
+      return { kind: "event", event };
+    }
+    const signal = this.#signals.coverage.take();
+    return signal && { kind: "signal", signal };
+  }
+
+  /** Whether there is an event of which no signal has still to be taken. */
+  get #eventIsNext(): boolean {
+    const event = this.#events?.coverage.next;
+    return event !== undefined && (this.cursor ?? 0) >= lastSignalSeqOf(event);
+  }
+
+  /** What has become of something is stored. */
+  #signalsAreKnownBy(events: readonly SignalEvent[]): void {
+    for (const event of events) this.#signals.coverage.known(lastSignalSeqOf(event));
+  }
+
+  get #missing(): boolean {
+    return this.#strands.some(({ missing }) => missing);
+  }
+
+  get #isBehind(): boolean {
+    return this.#strands.some(({ coverage }) => coverage.isBehind);
   }
 
   get #unreachableAt(): number {
@@ -272,55 +377,60 @@ export class Subscription {
     return this.#givenTimeAt + Math.max(REJOIN_MS, proofMs);
   }
 
+  #takeIn<T extends SignalEvent | StoredSignal>(
+    strand: Strand<T>,
+    message: Announcement<T>,
+    sentAt: number,
+  ): void {
+    strand.broadcast(message, this.#joined);
+    if (this.#isOnTime(sentAt) && !this.#missing && !this.#isBehind) this.#proven();
+    this.#judge();
+  }
+
+  /** Whether a broadcast shows what is stored now: all may be late by the same time. */
+  #isOnTime(sentAt: number): boolean {
+    if (this.#databaseTime === null) return false;
+    const { time, notedAt } = this.#databaseTime;
+    return time + this.#now - notedAt - sentAt < GRACE_MS;
+  }
+
+  /** Conclude what follows from an answer beside what it brought. */
+  #answeredBy<T extends SignalEvent | StoredSignal>(
+    strand: Strand<T>,
+    lastSeq: number,
+    shown: number,
+    isComplete: boolean,
+  ): void {
+    this.#answered();
+    if (this.#replicating && !strand.isAnswerable && strand.coverage.isSettled) {
+      strand.becomeAnswerable(lastSeq, this.#now);
+      if (this.#missing) {
+        this.#checkAt = this.#now + Math.min(this.#latenessMs, this.#checkIntervalMs);
+      }
+    }
+    if (this.#intervalMs !== null && (isComplete || !strand.hasPushed(shown))) {
+      strand.shown(shown, this.#now, this.#latenessMs);
+    }
+    this.#judge();
+  }
+
   /** The database has just shown where the account is. */
   #answered(): void {
     this.#answeredAt = this.#now;
     this.#proven();
   }
 
-  /**
-   * It has just been shown where the account is, if only by a broadcast. All broadcasts may be
-   * late by the same time: they put off a check once, not for ever.
-   */
+  /** It has just been shown where the account is, if only by a broadcast. */
   #proven(): void {
     this.#provenAt = this.#now;
-    const latest = this.#answeredAt + 2 * this.#checkIntervalMs;
+    // The clock of this machine and that of the database may not drift apart unnoticed.
+    const latest = this.#answeredAt + Math.max(CLOCK_MS, this.#checkIntervalMs);
     this.#checkAt = Math.min(this.#now + this.#checkIntervalMs, latest);
-  }
-
-  /** From here on the channel need not have told of what is stored. */
-  #notAnswerable(): void {
-    this.#answerableAt = null;
-    this.#unpushed = null;
-  }
-
-  /** The channel has to tell of what is stored after `lastSeq`. */
-  #becomeAnswerable(lastSeq: number): void {
-    this.#pushed = Math.max(this.#pushed, lastSeq);
-    this.#answerableAt = this.#now;
-    if (this.#missing) {
-      this.#checkAt = this.#now + Math.min(this.#latenessMs, this.#checkIntervalMs);
-    }
-  }
-
-  /** The database has shown that `seq` is stored: it was pushed, or will be in a moment. */
-  #shown(seq: number): void {
-    if (this.#answerableAt === null || this.#intervalMs === null) return;
-    if (seq > this.#pushed) {
-      this.#unpushed ??= { seq, until: this.#now + this.#latenessMs };
-    } else if (this.#now >= this.#answerableAt + this.#latenessMs) {
-      this.#missing = false;
-    }
   }
 
   /** Settle the state that follows from everything told so far. */
   #judge(): void {
-    if (!this.#signals.isBehind) {
-      this.#behind = null;
-    } else if (this.#behind === null || this.#signals.has(this.#behind.seq)) {
-      // Under a steady flow something is always missing: what counts is for how long.
-      this.#behind = { seq: this.#signals.furthest, since: this.#now };
-    }
+    for (const strand of this.#strands) strand.judge(this.#now);
     [this.#state, this.#reason] = this.#judgement();
   }
 
@@ -330,8 +440,10 @@ export class Subscription {
     if (this.#missing) return ["stale", "broadcasts_missing"];
     if (this.#now >= this.#unreachableAt) return ["stale", "unreachable"];
     if (!this.#replicating) return ["catching_up", "awaiting_replication"];
-    if (this.#behind !== null && !this.#isAMomentBehind(this.#behind.since)) {
-      return ["catching_up", this.#signals.isFull ? "slow_consumer" : "backfilling"];
+    const late = this.#strands.filter((strand) => !this.#isAtMostAMomentBehind(strand));
+    if (late.length > 0) {
+      const isFull = late.some(({ coverage }) => coverage.isFull);
+      return ["catching_up", isFull ? "slow_consumer" : "backfilling"];
     }
     return ["live", null];
   }
@@ -340,7 +452,8 @@ export class Subscription {
    * A live subscription stays live for the moment that fetching a broadcast's signals takes.
    * Otherwise an account with large batches, whose broadcasts carry none, would never be live.
    */
-  #isAMomentBehind(since: number): boolean {
-    return this.#state === "live" && this.#signals.isSettled && this.#now < since + GRACE_MS;
+  #isAtMostAMomentBehind({ behind, coverage }: Strand<StoredSignal> | Strand<FoundEvent>): boolean {
+    if (behind === null) return true;
+    return this.#state === "live" && coverage.isSettled && this.#now < behind.since + GRACE_MS;
   }
 }

@@ -66,6 +66,7 @@ class Listener {
   readonly onJoined = () => this.#hear("joined");
   readonly onReplicationReady = () => this.#hear("ready");
   readonly onLost = ({ said }: { said: string }) => this.#hear(`lost: ${said}`);
+  readonly onEventBroadcast = () => this.#hear("event broadcast");
   readonly onBroadcast = (payload: unknown) => this.#hear(`broadcast ${JSON.stringify(payload)}`);
   readonly onUnreadable = () => this.#hear("unreadable");
 

@@ -4,15 +4,32 @@
 import { deepStrictEqual, ok } from "node:assert/strict";
 import type { SeqQuery } from "../src/coverage.ts";
 import { type LossReason, Subscription } from "../src/subscription.ts";
-import { signalAt } from "./example_signal.ts";
+import type { FoundEvent, Head } from "../src/wire.ts";
+import { eventAt, signalAt } from "./example_signal.ts";
 import { CORE, type CoreScenario, type Step } from "./scenarios.ts";
+
+/** The seq of an event, and of the signal, or of the first and the last of an expiry. */
+type EventTold = readonly [number, number | readonly [number, number]];
+
+interface CoreOptions extends Record<string, unknown> {
+  readonly wanted?: readonly number[];
+  readonly after_seq?: number;
+  readonly buffer_signals?: number;
+  readonly page_size?: number;
+  readonly check_interval?: number | null;
+  readonly own_channel?: boolean;
+  readonly events?: boolean;
+  readonly after_event_seq?: number;
+  readonly unclear_events?: readonly number[];
+}
 
 /** A subscription that is told the steps of a scenario. */
 class Machine {
   readonly #subscription: Subscription;
   readonly #asked: SeqQuery[] = [];
+  readonly #unclear: readonly number[];
   #now = 0;
-  #taken: number[] = [];
+  #taken: (number | string)[] = [];
 
   constructor(options: Readonly<Record<string, unknown>>) {
     const {
@@ -20,17 +37,29 @@ class Machine {
       after_seq,
       buffer_signals,
       page_size,
-      check_interval,
+      check_interval = 2,
       own_channel,
+      events,
+      after_event_seq,
+      unclear_events = [],
       ...unknown
-    } = options as Record<string, number> & { wanted?: number[]; own_channel?: boolean };
+    } = options as CoreOptions;
     deepStrictEqual(unknown, {}, "an option of the scenario is not known here");
-    this.#subscription = new Subscription(({ seq }) => wanted?.includes(seq) ?? true, {
+    this.#unclear = unclear_events;
+    const wants = (seq: number) => wanted?.includes(seq) ?? true;
+    this.#subscription = new Subscription(({ seq }) => wants(seq), {
       afterSeq: after_seq ?? undefined,
       bufferSignals: buffer_signals,
       pageSize: page_size,
-      checkIntervalMs: check_interval === undefined ? undefined : check_interval * 1000,
+      checkIntervalMs: check_interval === null ? undefined : check_interval * 1000,
       ownChannel: own_channel,
+      matchesEvent: events
+        ? (event) =>
+          unclear_events.includes(event.seq) && !event.signal
+            ? null
+            : event.expired_seqs !== null || wants(event.signal_seq)
+        : undefined,
+      afterEventSeq: after_event_seq,
     });
   }
 
@@ -57,16 +86,29 @@ class Machine {
       case "page":
         return this.#page(given.signals, given.last_seq, given.more);
       case "head":
-        return this.#head(given.last_seq, given.broadcast_interval_ms ?? 0);
+        return this.#head(given);
       case "broadcast":
-        return this.#subscription.broadcast({ ...given, signals: given.signals?.map(signalAt) });
+        return this.#subscription.broadcast({
+          ...given,
+          sentAt: this.#now - 1000 * (given.late ?? 0),
+          signals: given.signals?.map(signalAt),
+        });
+      case "events_broadcast":
+        return this.#subscription.eventBroadcast({
+          ...given,
+          sentAt: this.#now - 1000 * (given.late ?? 0),
+          changes: given.events && eventsAt(given.events),
+        });
+      case "events_page":
+        return this.#eventsPage(given.events, given.last_seq);
       case "take":
         return this.#take(given.count);
       case "go_live":
         this.#subscription.joined();
         this.#subscription.replicationReady();
         this.#page([], given.last_seq, false);
-        return this.#head(given.last_seq, 0);
+        if (this.#subscription.nextEventQuery()) this.#eventsPage([], given.last_event_seq ?? 0);
+        return this.#head(given);
       default:
         throw new Error(`unknown step ${step.do}`);
     }
@@ -86,21 +128,20 @@ class Machine {
         return this.#subscription.checkWanted;
       case "rejoin":
         return this.#subscription.rejoinWanted;
+      case "event_cursor":
+        return this.#subscription.eventCursor;
+      case "up_to_date":
+        return this.#subscription.isUpToDate;
       case "query":
-        return this.#query();
+        return shown(this.#subscription.nextQuery());
+      case "events_query":
+        return shown(this.#subscription.nextEventQuery());
       case "taken":
-        this.#take(this.#subscription.buffered);
+        while (this.#subscription.hasNext) this.#take(1);
         return this.#taken.splice(0);
       default:
         throw new Error(`unknown expectation ${name}`);
     }
-  }
-
-  #query(): unknown {
-    const query = this.#subscription.nextQuery();
-    if (query === null) return null;
-    const afterSeq = query.afterSeq === Number.MAX_SAFE_INTEGER ? null : query.afterSeq;
-    return { after_seq: afterSeq, page_size: query.pageSize };
   }
 
   #ask(): void {
@@ -115,17 +156,42 @@ class Machine {
     this.#subscription.page(this.#asked.shift()!, page);
   }
 
-  #head(last_seq: number, broadcast_interval_ms: number): void {
-    this.#subscription.head({ last_seq, broadcast_interval_ms });
+  #eventsPage(told: readonly EventTold[], last_seq: number): void {
+    const query = this.#subscription.nextEventQuery();
+    ok(query, "no query of events is wanted");
+    const events = eventsAt(told).map((event) =>
+      this.#unclear.includes(event.seq) ? { ...event, signal: signalAt(event.signal_seq) } : event
+    );
+    this.#subscription.eventPage(query, { events, last_seq });
+  }
+
+  #head(given: Partial<Head>): void {
+    this.#subscription.head({
+      last_seq: given.last_seq ?? 0,
+      last_event_seq: given.last_event_seq ?? 0,
+      broadcast_interval_ms: given.broadcast_interval_ms ?? 0,
+      check_interval_ms: given.check_interval_ms ?? null,
+      databaseTime: this.#now,
+    });
   }
 
   #take(count: number): void {
     for (let taken = 0; taken < count; taken++) {
-      const signal = this.#subscription.take();
-      ok(signal, "there is no signal to take");
-      this.#taken.push(signal.seq);
+      const news = this.#subscription.take();
+      ok(news, "there is nothing to take");
+      this.#taken.push(news.kind === "signal" ? news.signal.seq : `e${news.event.seq}`);
     }
   }
+}
+
+function shown(query: SeqQuery | null): unknown {
+  if (query === null) return null;
+  const afterSeq = query.afterSeq === Number.MAX_SAFE_INTEGER ? null : query.afterSeq;
+  return { after_seq: afterSeq, page_size: query.pageSize };
+}
+
+function eventsAt(told: readonly EventTold[]): FoundEvent[] {
+  return told.map(([seq, of]) => eventAt(seq, of));
 }
 
 function run({ options = {}, steps }: CoreScenario): void {

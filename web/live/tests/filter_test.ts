@@ -1,7 +1,8 @@
 /// <reference lib="deno.ns" />
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
-import { checkFilter, matcherOf, parametersOf, type SignalFilter } from "../src/filter.ts";
-import { signalAt } from "./example_signal.ts";
+import { checkFilter, eventMatcherOf, matcherOf } from "../src/filter.ts";
+import { parametersOf, type SignalFilter } from "../src/filter.ts";
+import { eventAt, signalAt } from "./example_signal.ts";
 
 const SIGNAL = { ...signalAt(1), trader_id: "0000000a-0000-4000-8000-00000000000a" };
 const CASES: readonly [SignalFilter, boolean][] = [
@@ -22,6 +23,30 @@ for (const [filter, expected] of CASES) {
     strictEqual(matcherOf(filter)(SIGNAL), expected);
   });
 }
+
+const EVENT = { ...eventAt(1, 1), trader_id: SIGNAL.trader_id };
+const EVENT_CASES: readonly [SignalFilter, boolean | null][] = [
+  [{}, true],
+  [{ traders: [SIGNAL.trader_id.toUpperCase()], symbols: ["ES"], timeframes: ["1m"] }, true],
+  [{ traders: ["0000000a-0000-4000-8000-00000000000b"] }, false],
+  [{ symbols: ["NQ"] }, false],
+  [{ timeframes: ["5m"] }, false],
+  [{ minConfidence: 0.5 }, null],
+  [{ actions: ["enter_long"] }, null],
+  [{ symbols: ["NQ"], minConfidence: 0.5 }, false],
+];
+for (const [filter, expected] of EVENT_CASES) {
+  Deno.test(`of an event ${JSON.stringify(filter)} says ${expected}`, () => {
+    strictEqual(eventMatcherOf(filter)(EVENT), expected);
+  });
+}
+
+Deno.test("an event with its signal is judged by that, and an expiry belongs to every filter", () => {
+  const matches = eventMatcherOf({ minConfidence: 0.5, symbols: ["ES"] });
+  strictEqual(matches({ ...EVENT, signal: SIGNAL }), true);
+  strictEqual(matches({ ...EVENT, signal: { ...SIGNAL, confidence: 0.4 } }), false);
+  strictEqual(matches(eventAt(2, [1, 3])), true);
+});
 
 Deno.test("a filter that could only be a mistake is refused", () => {
   const mistakes: SignalFilter[] = [

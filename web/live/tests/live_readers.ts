@@ -7,7 +7,8 @@
  * the options are in the words of the scenarios. {do: "renew", tokens}: these are used from now on.
  * {do: "pause", seconds}: it takes no signal for so long. {do: "close"}.
  * Tells on stdout, as JSON lines with the name of the reader: {state, reason}, {seq, signal_id},
- * {problem}, {refresh: true} when it asks for another token, {error} when iterating throws, and {cursor} when it is closed.
+ * {event_seq, of} (of which signal_id) of an event, {problem}, {refresh: true} when it asks for
+ * another token, {error} when iterating throws, and {cursor, event_cursor} when it is closed.
  */
 
 import process from "node:process";
@@ -36,7 +37,9 @@ class Reader {
       url,
       key,
       accessToken: ({ refresh }) => this.#token(refresh),
-      filter: { traders: options.traders },
+      filter: { traders: options.traders, minConfidence: options.min_confidence },
+      events: options.events,
+      afterEventSeq: options.events && options.after_event_seq,
       ownChannel: options.own_channel,
       afterSeq: options.after_seq,
       bufferSignals: options.buffer_signals,
@@ -59,10 +62,10 @@ class Reader {
   }
 
   async close(): Promise<void> {
-    const { cursor } = this.#live;
+    const { cursor, eventCursor } = this.#live;
     await this.#live.close();
     await this.#reading;
-    tell({ reader: this.#name, cursor });
+    tell({ reader: this.#name, cursor, event_cursor: eventCursor });
   }
 
   #token(refresh: boolean): Promise<string> {
@@ -73,8 +76,9 @@ class Reader {
 
   async #read(): Promise<void> {
     try {
-      for await (const signal of this.#live) {
-        this.#observe(signal);
+      for await (const news of this.#live.news()) {
+        if (news.kind === "signal") this.#observe(news.signal);
+        else tell({ reader: this.#name, event_seq: news.event.seq, of: news.event.signal_id });
         await this.#pause;
       }
     } catch (error) {

@@ -4,7 +4,7 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import type { SeqQuery } from "../src/coverage.ts";
 import { Subscription } from "../src/subscription.ts";
-import type { Broadcast, Page } from "../src/wire.ts";
+import type { Broadcast, Head, Page } from "../src/wire.ts";
 import { signalAt } from "./example_signal.ts";
 
 const SCHEDULES = 300;
@@ -28,13 +28,23 @@ class Account {
     const first = this.lastSeq + 1;
     this.lastSeq += count;
     const signals = carried ? this.#signals(first, this.lastSeq) : null;
-    return { first_seq: first, last_seq: this.lastSeq, signals };
+    return { first_seq: first, last_seq: this.lastSeq, sentAt: -Infinity, signals };
   }
 
   answer({ afterSeq, pageSize }: SeqQuery): Page {
     const last = Math.min(this.lastSeq, afterSeq + pageSize);
     const next_cursor = last < this.lastSeq ? "more" : null;
     return { signals: this.#signals(afterSeq + 1, last), next_cursor, last_seq: this.lastSeq };
+  }
+
+  get head(): Head {
+    return {
+      last_seq: this.lastSeq,
+      last_event_seq: 0,
+      broadcast_interval_ms: 0,
+      check_interval_ms: 2000,
+      databaseTime: null,
+    };
   }
 
   #signals(first: number, last: number) {
@@ -57,7 +67,11 @@ function run(seed: number): void {
   let now = 0;
 
   const take = (most: number) => {
-    for (let signal; most-- > 0 && (signal = subscription.take());) seen.push(signal.seq);
+    while (most-- > 0) {
+      const news = subscription.take();
+      if (news?.kind !== "signal") return;
+      seen.push(news.signal.seq);
+    }
   };
   const ask = () => {
     const query = subscription.nextQuery();
@@ -69,7 +83,7 @@ function run(seed: number): void {
     () => subscription.replicationReady(),
     () => subscription.left("connection_lost"),
     () => subscription.tick(now += upTo(3000)),
-    () => subscription.head({ last_seq: account.lastSeq, broadcast_interval_ms: 0 }),
+    () => subscription.head(account.head),
     () =>
       inTheAir.splice(Math.floor(random() * inTheAir.length), 1).map((one) => {
         subscription.broadcast(one);
@@ -96,7 +110,7 @@ function run(seed: number): void {
       subscription.page(query, account.answer(query));
       take(Infinity);
     }
-    subscription.head({ last_seq: account.lastSeq, broadcast_interval_ms: 0 });
+    subscription.head(account.head);
   }
   take(Infinity);
   strictEqual(subscription.state, "live");

@@ -23,6 +23,9 @@ const MISTAKES: Partial<SubscriberOptions>[] = [
   { checkIntervalMs: 0 },
   { filter: { symbols: [] } },
   { ownChannel: true },
+  { ownChannel: true, filter: { traders: ["one"] }, events: true },
+  { afterEventSeq: 0 },
+  { afterEventSeq: -1, events: true },
   { ownChannel: true, filter: { traders: ["one", "two"] } },
 ];
 for (const options of MISTAKES) {
@@ -32,6 +35,12 @@ for (const options of MISTAKES) {
 
 Deno.test("it cannot be iterated when a callback gets the signals", async () => {
   await rejects(subscriber({ onSignal: () => {} }).next(), TypeError);
+});
+
+Deno.test("with events, signals alone cannot be taken, nor events be left out of callbacks", async () => {
+  await rejects(subscriber({ events: true }).next(), TypeError);
+  await rejects(subscriber({ onEvent: () => {} }).news().next(), TypeError);
+  throws(() => subscriber({ events: true, onSignal: () => {} }), RangeError);
 });
 
 Deno.test("closed while nobody is signed in, it ends whoever waits for it", async () => {
