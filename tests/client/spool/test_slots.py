@@ -285,11 +285,16 @@ def test_who_looks_at_a_slot_for_a_moment_does_not_send_its_owner_to_another(
     )
     assert trying is not None
     assert tried is not None
-    let_go = threading.Timer(0.05, lambda: (tried.release(), trying.release()))
-    let_go.start()
+
+    def let_go() -> None:
+        tried.release()
+        trying.release()
+
+    in_a_moment = threading.Timer(0.05, let_go)
+    in_a_moment.start()
     with open_slot(tmp_path) as slot:
         assert (slot.name, slot.recovered.signals) == ("0001", 1)
-    let_go.join()
+    in_a_moment.join()
 
 
 def test_a_slot_of_others_that_is_emptied_does_not_go_before_one_that_holds_signals(
