@@ -234,6 +234,117 @@ def weighted_mean(values: np.ndarray[Any, Any]) -> float:
     return float(np.average(values[known], weights=weights[known]))
 
 
+def test_the_exponential_mean_stays_when_nobody_signals_for_long(quiet: World) -> None:
+    start = datetime(2020, 5, 4, tzinfo=UTC)
+    minutes = [0, 1, 2, 700, 703, 5000, 5001]
+    prices = [50_000.0, 50_001.0, 40_000.0, 100.0, 90.0, 1e-3, 7.0]
+    signals = at_minutes("A", start, minutes).assign(price=prices)
+    span = {"from_": start, "to": start + timedelta(minutes=9000)}
+    with put_back(quiet):
+        quiet.store(signals)
+        for window in (2, 3, 20, 500):
+            answer = quiet.ask(
+                "rolling_statistics",
+                **{"width": "1m", "value": "price", "window": window, "min_periods": 1, **span},
+            )
+            x = pd.Series(np.nan, index=range(9000))
+            x[minutes] = prices
+            wanted = x.ewm(span=window, min_periods=1).mean()
+            found = numbers(answer["series"][0]["exponential_mean"])
+            np.testing.assert_allclose(found, wanted, rtol=1e-9)
+            counted = quiet.ask("rolling_statistics", width="1m", window=window, **span)
+            x = x.notna().astype(float)
+            same(
+                counted["series"][0]["exponential_mean"],
+                x.ewm(span=window, min_periods=window).mean(),
+                1e-150,
+            )
+
+
+def at_minutes(symbol: str, start: datetime, minutes: Sequence[int]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trader": "one",
+            "symbol": symbol,
+            "timeframe": "1m",
+            "generated_at": [start + timedelta(minutes=minute) for minute in minutes],
+            "action": "enter_long",
+            "confidence": 0.5,
+            "price": 1.0,
+        }
+    )
+
+
+@pytest.mark.parametrize("window", ["1 microsecond", "23 hours", "86399 seconds", "1 day", "7d"])
+def test_what_chance_expects_of_many_signals_is_a_number(quiet: World, window: str) -> None:
+    start = datetime(2020, 5, 4, tzinfo=UTC)
+    span = {"from_": start, "to": start + timedelta(days=1)}
+    follower = at_minutes("B", start, range(1000))
+    with put_back(quiet):
+        quiet.store(pd.concat([at_minutes("A", start, [1]), follower]))
+        answer = quiet.ask("co_occurrence", window=window, **span)
+    share = max(1 - pd.Timedelta(window) / pd.Timedelta("1 day"), 0.0)
+    for pair in answer["pairs"]:
+        wanted = 1 - share ** pair["follower_signals"]
+        assert pair["expected_trigger_rate"] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+
+TINY = [5e-324, 1e-320, 3e-170, 1e-170, -1e-170, 0.0, 1e-162, 1000.0, -1000.0]
+
+
+@pytest.mark.parametrize("prices", [TINY, TINY[:-2], TINY[:2], TINY[4:6]])
+@pytest.mark.parametrize("moves", [[], ["roll up"], ["pack"]], ids=str)
+def test_no_question_fails_on_numbers_close_to_0(
+    quiet: World, prices: list[float], moves: list[str]
+) -> None:
+    start = (quiet.now() - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
+    minutes = [n * 37 for n in range(len(prices))]
+    tiny = at_minutes("A", start, minutes).assign(
+        price=prices, confidence=[n * 5e-324 for n in range(len(prices))]
+    )
+    more = at_minutes("B", start, minutes).assign(price=prices[::-1], confidence=5e-324)
+    span = {"from_": start - timedelta(hours=1), "to": start + timedelta(days=1)}
+    with put_back(quiet):
+        quiet.store(pd.concat([tiny, more]))
+        for move in moves:
+            MOVES[move](quiet)
+        for width in ("1m", "1h", "1d"):
+            for by in ("all", "symbol"):
+                asked = {"width": width, "by": by, **span}
+                for fill in ("null", "linear"):
+                    quiet.ask("time_buckets", fill=fill, **asked)
+                for value in ("price", "confidence"):
+                    rolling = quiet.ask(
+                        "rolling_statistics", value=value, window=3, min_periods=1, **asked
+                    )
+                    assert "nfinity" not in str(rolling)
+                    pairs = quiet.ask("correlations", value=value, max_lag=1, **asked)["pairs"]
+                    assert "nfinity" not in str(pairs)
+                    assert "NaN" not in str(pairs)
+        quiet.ask("heat_map", **span)
+
+
+def test_rollups_that_the_filters_leave_out_are_not_counted_against_the_limit(
+    recent: World,
+) -> None:
+    start = (recent.now() - timedelta(days=7)).replace(hour=0, minute=0, second=0, microsecond=0)
+    with put_back(recent):
+        recent.cursor.execute(
+            "insert into private.rollups select (jsonb_populate_record(rollup,"
+            " jsonb_build_object('symbol', 'X' || place))).*"
+            " from generate_series(1, 300001) as place cross join ("
+            "  select rollup from private.rollups as rollup"
+            "  inner join private.accounts as account on account.account_no = rollup.account_no"
+            "  where account.account_id = %s and rollup.resolution = '1d' and rollup.bucket >= %s"
+            "  limit 1) as one",
+            [recent.account_id, start],
+        )
+        asked = {"width": "1d", "from_": start, "to": None}
+        assert refusal(recent, "time_buckets", **asked) == ("PT400", "query_too_wide")
+        answer = recent.ask("time_buckets", symbols=["X5"], **asked)
+        assert sum(answer["series"][0]["signals"]) > 0
+
+
 @pytest.mark.parametrize(("by", "value"), [("symbol", "signals"), ("trader", "confidence")])
 def test_correlations_are_those_of_pandas(world: World, by: str, value: str) -> None:
     answer = world.ask("correlations", width="6h", by=by, value=value, max_lag=3, top=3, **SPAN)
@@ -303,7 +414,7 @@ def test_the_heat_map_is_the_buckets_by_hour(world: World, cycle: str, hours: in
     assert answer["hours"] == list(range(hours))
     signals = within(autumn(), SPAN)
     at = signals["generated_at"].dt
-    hour = at.hour if cycle == "day" else at.dayofweek * 24 + at.hour
+    hour = at.hour if cycle == "day" else at.day_of_week * 24 + at.hour
     assert [series["key"] for series in answer["series"]] == top(signals, "symbol", 10)
     for series in answer["series"]:
         grouped = signals[signals["symbol"] == series["key"]].groupby(hour)

@@ -110,8 +110,11 @@ class Files(Protocol):
     def sync_directory(self, path: Path) -> None:
         """Make what was made, renamed or removed in a directory durable."""
 
-    def lock(self, path: Path) -> Lock | None:
-        """Take the lock that a file stands for, None if another process has it."""
+    def lock(self, path: Path, *, names_owner: bool = True) -> Lock | None:
+        """Take the lock that a file stands for, None if another process has it.
+
+        The file tells people the pid of the owner, unless `names_owner` is false.
+        """
 
     def is_locked(self, path: Path) -> bool:
         """Say whether a process, this one included, has the lock."""
@@ -318,7 +321,7 @@ class OsFiles:
             finally:
                 os.close(descriptor)
 
-    def lock(self, path: Path) -> Lock | None:
+    def lock(self, path: Path, *, names_owner: bool = True) -> Lock | None:
         with _errors_about(path), _lock_files:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -326,10 +329,11 @@ class OsFiles:
             except BlockingIOError:
                 os.close(descriptor)
                 return None
-            # For people. The lock is what counts, so that a full disk does no harm here.
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            if names_owner:
+                # The lock is what counts, so that a full disk does no harm here.
+                with suppress(OSError):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
             return _OsLock(descriptor)
 
     def is_locked(self, path: Path) -> bool:

@@ -518,7 +518,8 @@ def _nobody_else_trying(slot: Path, files: Files) -> Iterator[None]:
     lock = None
     # Whoever may only read the spool looks at it all the same.
     with suppress(SpoolError, SpoolFullError):
-        while (lock := files.lock(slot.parent.parent / "slots.lock")) is None:
+        path = slot.parent.parent / "slots.lock"
+        while (lock := files.lock(path, names_owner=False)) is None:
             if time.monotonic() > ends:
                 _log.warning("A process has held slots.lock at %s for long", slot.parent.parent)
                 break

@@ -45,8 +45,8 @@ BUGS = [
     PlantedBug(
         "a slot that holds signals is not preferred",
         "spool/slots.py",
-        "for path in _slot_paths(project, files) if first_fsns(",
-        "for path in () if first_fsns(",
+        "((path, _holding_with_lanes) for path in _slot_paths(project, files)),",
+        "",
         f"{DANGERS}::test_a_slot_that_holds_signals_is_taken_before_an_empty_one",
     ),
     PlantedBug(

@@ -27,9 +27,9 @@ class WatchedFiles(OsFiles):
     def __init__(self) -> None:
         self.locked: list[Path] = []
 
-    def lock(self, path: Path) -> Lock | None:
+    def lock(self, path: Path, *, names_owner: bool = True) -> Lock | None:
         self.locked.append(path)
-        return super().lock(path)
+        return super().lock(path, names_owner=names_owner)
 
 
 def leave_a_signal(project: Path, lane: str) -> str:

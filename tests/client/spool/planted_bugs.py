@@ -202,9 +202,10 @@ BUGS = [
     PlantedBug(
         "a fork does not wait for a lock that is just taken",
         "spool/files.py",
-        "    def lock(self, path: Path) -> Lock | None:\n"
+        "    def lock(self, path: Path, *, names_owner: bool = True) -> Lock | None:\n"
         "        with _errors_about(path), _lock_files:",
-        "    def lock(self, path: Path) -> Lock | None:\n        with _errors_about(path):",
+        "    def lock(self, path: Path, *, names_owner: bool = True) -> Lock | None:\n"
+        "        with _errors_about(path):",
         f"{HERE}/test_files.py::test_a_child_has_no_lock_that_another_thread_takes_at_the_fork",
     ),
     PlantedBug(

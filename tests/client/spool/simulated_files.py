@@ -244,7 +244,7 @@ class SimulatedFiles:
         if path in self._directories:
             self._directories[path].sync()
 
-    def lock(self, path: Path) -> SimulatedLock | None:
+    def lock(self, path: Path, *, names_owner: bool = True) -> SimulatedLock | None:
         if path in self._locks:
             return None
         self._locks.add(path)
