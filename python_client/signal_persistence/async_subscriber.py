@@ -24,13 +24,14 @@ from signal_persistence.advance import (
     EventPage,
     SignalEvent,
 )
-from signal_persistence.caller import Caller, pause_before
+from signal_persistence.caller import LONGEST_RETRY_AFTER, Caller, pause_before
 from signal_persistence.channel import ADVANCED, LiveChannel, Loss
 from signal_persistence.coverage import Observation, SeqQuery
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import (
     ClosedError,
     ConfigurationError,
+    RequestTimeoutError,
     SubscriptionError,
     TransportError,
     UnavailableError,
@@ -58,7 +59,10 @@ News = StoredSignal | SignalEvent
 _HEAD: Final = "/rest/v1/rpc/account_head"
 _TRADERS: Final = "/rest/v1/rpc/list_traders"
 _PAGE_SECONDS: Final = 5.0
-"""A page that has not come by then is asked for again, with twice the time."""
+"""A page that has not come by then is asked for again, half of it and with twice the time."""
+_LONGEST_PAGE_SECONDS: Final = 10.0
+"""An answer that was lost on its way is waited for no longer."""
+_START_ATTEMPTS: Final = 5
 _HEAD_SECONDS: Final = 4.0
 """A check is asked anew after so long; sooner would only add to what a busy service has to do."""
 _PROMPT_SECONDS: Final = 0.5
@@ -145,7 +149,8 @@ class AsyncSubscriber:
         _ask_for_one_trader(options.get("own_channel"), self._filter)
         self._subscription = self._new_subscription(own_channel=False)
         self._check_early = random.uniform(_EARLIEST_CHECK, 1.0)
-        self._caller = Caller(url, key, credentials, timeout=self._timeout)
+        # Whoever asks tries again by itself: when a page was asked is what its answer proves.
+        self._caller = Caller(url, key, credentials, timeout=self._timeout, attempts=1)
         self._query = AsyncSignalQuery(
             url,
             key,
@@ -210,6 +215,11 @@ class AsyncSubscriber:
         return self._subscription.is_up_to_date
 
     @property
+    def buffered(self) -> int:
+        """How many signals and events wait to be taken."""
+        return self._subscription.buffered
+
+    @property
     def callback_errors(self) -> int:
         """How often `on_signal`, `on_event` or `on_state` raised."""
         return sum(callback.errors for callback in self._callbacks)
@@ -223,12 +233,8 @@ class AsyncSubscriber:
         if trader is not None:
             topic = f"trader:{trader}:signals"
             self._subscription = self._new_subscription(own_channel=True)
-        query = self._subscription.next_query()
-        if query is not None:
-            self._tell(self._subscription.page, query, await self._fetch(query))
-        query = self._subscription.next_event_query()
-        if query is not None:
-            self._tell(self._subscription.event_page, query, await self._fetch_events(query))
+        await self._fill_gap(_START_ATTEMPTS)
+        await self._fill_event_gap(_START_ATTEMPTS)
         self._channel = channel = LiveChannel(
             self._url, self._key, topic, self._credentials, self, timeout=self._timeout
         )
@@ -236,8 +242,8 @@ class AsyncSubscriber:
             asyncio.create_task(self._owned(work), name=f"signal-subscriber-{name}")
             for name, work in (
                 ("channel", partial(self._stay_joined, channel)),
-                ("gaps", self._fill_gaps),
-                ("event-gaps", self._fill_event_gaps),
+                ("gaps", partial(self._keep_filling, self._fill_gap)),
+                ("event-gaps", partial(self._keep_filling, self._fill_event_gap)),
                 ("checks", self._check),
             )
         ]
@@ -428,7 +434,9 @@ class AsyncSubscriber:
         if asked is False or self._events is not None or traders is None or len(traders) != 1:
             return None  # The channel of a trader does not tell of events.
         [trader_id] = traders
-        known = await self._caller.call(_TRADERS, {}, _traders_decoder.decode)
+        known, _ = await _until_answered(
+            lambda _: self._caller.call(_TRADERS, {}, _traders_decoder.decode), _START_ATTEMPTS
+        )
         if any(trader.own_channel for trader in known if trader.trader_id == trader_id):
             return trader_id
         if asked:
@@ -461,38 +469,41 @@ class AsyncSubscriber:
                 pause = pause_before_joining(attempt, self._loss.said)
             await asyncio.sleep(pause)
 
-    async def _fill_gaps(self) -> None:
+    async def _keep_filling(self, fill: Callable[[], Awaitable[bool]]) -> None:
         while True:
             self._work.clear()
-            query = self._subscription.next_query()
-            if query is None:
+            if not await fill():
                 await self._work.wait()
-            else:
-                page = await _until_answered(partial(self._fetch, query))
-                self._tell(self._subscription.page, query, page)
 
-    async def _fill_event_gaps(self) -> None:
-        while True:
-            self._work.clear()
-            query = self._subscription.next_event_query()
-            if query is None:
-                await self._work.wait()
-            else:
-                page = await _until_answered(partial(self._fetch_events, query))
-                self._tell(self._subscription.event_page, query, page)
+    async def _fill_gap(self, attempts: float = math.inf) -> bool:
+        """Fetch a page of what is missing; tell whether anything was."""
+        query = self._subscription.next_query()
+        if query is None:
+            return False
+        page, asked_at = await _until_answered(partial(self._fetch, query), attempts)
+        self._tell(partial(self._subscription.page, query, page, asked_at=asked_at))
+        return True
 
-    async def _fetch(self, query: SeqQuery) -> Page:
+    async def _fill_event_gap(self, attempts: float = math.inf) -> bool:
+        query = self._subscription.next_event_query()
+        if query is None:
+            return False
+        page, asked_at = await _until_answered(partial(self._fetch_events, query), attempts)
+        self._tell(partial(self._subscription.event_page, query, page, asked_at=asked_at))
+        return True
+
+    async def _fetch(self, query: SeqQuery, unanswered: int) -> Page:
         return await self._query.page(
             **self._filter.options(),
             after_seq=query.after_seq,
             sort="seq",
-            page_size=query.page_size,
+            page_size=query.page_size_after(unanswered),
         )
 
-    async def _fetch_events(self, query: SeqQuery) -> EventPage:
+    async def _fetch_events(self, query: SeqQuery, unanswered: int) -> EventPage:
         return await self._lifecycle.event_page(
             query.after_seq,
-            page_size=query.page_size,
+            page_size=query.page_size_after(unanswered),
             with_signals=self._events is not None and self._events.needs_signal,
         )
 
@@ -506,25 +517,26 @@ class AsyncSubscriber:
                 continue
             asked_at = time.monotonic()
             try:
-                async with asyncio.timeout(_HEAD_SECONDS):
-                    head = await self._caller.call(_HEAD, {}, _head_decoder.decode)
-            except (TransportError, UnavailableError, TimeoutError) as error:
+                asking = self._caller.call(_HEAD, {}, _head_decoder.decode)
+                head = await _within(_HEAD_SECONDS, asking)
+            except (TransportError, UnavailableError) as error:
                 attempt += 1
                 _log.warning("Cannot check where the account is yet: %r", error)
                 await asyncio.sleep(_pause_after(error, attempt))
                 self._check_wanted.set()
             else:
                 attempt = 0
-                prompt = time.monotonic() < asked_at + _PROMPT_SECONDS
-                self._tell(partial(self._take_in, head, prompt=prompt))
+                self._tell(self._take_in, head, asked_at)
 
-    def _take_in(self, head: _Head, *, prompt: bool) -> None:
+    def _take_in(self, head: _Head, asked_at: float) -> None:
+        prompt = time.monotonic() < asked_at + _PROMPT_SECONDS
         self._subscription.head(
             head.last_seq,
             head.last_event_seq,
             broadcast_interval=head.broadcast_interval_ms / 1000,
             check_interval=head.check_interval_ms / 1000 * self._check_early,
             database_time=head.database_time if prompt else None,
+            asked_at=asked_at,
         )
 
     async def _tell_news(self) -> None:
@@ -626,21 +638,39 @@ def news_of(taken: Observation | SignalEvent) -> News:
     return taken.signal if isinstance(taken, Observation) else taken
 
 
-async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until there is an answer. One that takes long is asked for anew: it may be lost."""
-    attempt = 0
+async def _until_answered(
+    ask: Callable[[int], Awaitable[T]], attempts: float = math.inf
+) -> tuple[T, float]:
+    """Ask until there is an answer; return it and when it was asked.
+
+    `ask` is told how often it went unanswered. An answer that takes long is asked for anew: it may
+    be lost.
+    """
+    unanswered = 0
     while True:
+        asked_at = time.monotonic()
+        seconds = min(_PAGE_SECONDS * (1 + unanswered), _LONGEST_PAGE_SECONDS)
         try:
-            async with asyncio.timeout(_PAGE_SECONDS * min(attempt + 1, 2)):
-                return await ask()
-        except (TransportError, UnavailableError, TimeoutError) as error:
-            attempt += 1
+            return await _within(seconds, ask(unanswered)), asked_at
+        except (TransportError, UnavailableError) as error:
+            unanswered += 1
+            if unanswered >= attempts:
+                raise
             _log.warning("Cannot fetch what was missed yet: %r", error)
-            await asyncio.sleep(_pause_after(error, attempt))
+            await asyncio.sleep(_pause_after(error, unanswered))
+
+
+async def _within(seconds: float, asking: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await asking
+    except TimeoutError:
+        raise RequestTimeoutError(f"The service has not answered in {seconds:g} s.") from None
 
 
 def _pause_after(error: Exception, attempt: int) -> float:
-    return max(pause_before(attempt), getattr(error, "retry_after", None) or 0.0)
+    wanted = getattr(error, "retry_after", None) or 0.0
+    return max(pause_before(attempt), min(wanted, LONGEST_RETRY_AFTER))
 
 
 def _callback(name: str, function: Callable[..., object] | None) -> UserCallback | None:

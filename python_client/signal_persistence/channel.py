@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from signal_persistence.credentials import Credentials
 from signal_persistence.errors import SignalPersistenceError
 from signal_persistence.refusals import reason_of, refuses_token
+from signal_persistence.strand import STANDSTILL_SECONDS
 from signal_persistence.subscription import StateReason
 
 if TYPE_CHECKING:
@@ -212,7 +213,11 @@ class _Connection:
                 await self._pulse()
             else:
                 next_look = max(sent_at, self._heard_at) + _HEARTBEAT_SECONDS
-                await asyncio.sleep(min(next_look, self._heard_at + self._patience) - now)
+                next_look = min(next_look, self._heard_at + self._patience)
+                await asyncio.sleep(next_look - now)
+                late = self._loop.time() - next_look
+                if late > STANDSTILL_SECONDS:
+                    self._heard_at += late  # It was this process that did not listen.
 
     async def _pulse(self) -> None:
         """Send a heartbeat, and note its answer when it comes."""

@@ -216,26 +216,26 @@ class SignalClient:
         """Make a subscriber for asyncio; the options are those of AsyncSubscriber."""
         return AsyncSubscriber(self._url, self._key, self._credentials, **options)
 
-    def query(self, *, transport: Route = "edge") -> SignalQuery:
-        """Make a query object."""
+    def query(self, *, transport: Route = "edge", replica: bool = True) -> SignalQuery:
+        """Make a query object; without `replica` it asks the primary alone."""
         return SignalQuery(
             self._url,
             self._key,
             self._credentials,
             transport=transport,
             timeout=self._timeout,
-            read_url=self._read_url,
+            read_url=self._read_url if replica else None,
         )
 
-    def async_query(self, *, transport: Route = "edge") -> AsyncSignalQuery:
-        """Make a query object for asyncio."""
+    def async_query(self, *, transport: Route = "edge", replica: bool = True) -> AsyncSignalQuery:
+        """Make a query object for asyncio; without `replica` it asks the primary alone."""
         return AsyncSignalQuery(
             self._url,
             self._key,
             self._credentials,
             transport=transport,
             timeout=self._timeout,
-            read_url=self._read_url,
+            read_url=self._read_url if replica else None,
         )
 
     def cache(self, **options: Unpack[CacheOptions]) -> SignalCache:

@@ -21,6 +21,8 @@ from signal_persistence.signal import StoredSignal
 
 BEYOND_EVERY_SEQ: Final = 2**53 - 1
 """A query after it returns no signal, only where the account is. JavaScript can hold no more."""
+SMALLEST_PAGE: Final = 10
+"""A service that does not answer is not asked for fewer at once."""
 MOST_ANNOUNCED: Final = 1000
 """Beyond so many broadcasts whose signals are still to come, the times of more are not kept."""
 
@@ -43,6 +45,10 @@ class SeqQuery:
     page_size: int
     doubt: int
     """What was in doubt when it was asked: a complete answer settles it up to here."""
+
+    def page_size_after(self, unanswered: int) -> int:
+        """Half as many each time that it went unanswered: fewer may be answered in time."""
+        return min(self.page_size, max(self.page_size >> unanswered, SMALLEST_PAGE))
 
 
 @dataclass(frozen=True, slots=True)

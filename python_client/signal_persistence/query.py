@@ -54,12 +54,13 @@ class AsyncSignalQuery:
     """Query the signals of one account.
 
     Failures that may pass are tried again a few times; what is raised then is the last
-    TransportError or ApiError. InvalidQueryError means that nothing was sent, or that the account
-    has not come to `at_least_seq`.
+    TransportError or ApiError. InvalidQueryError means that nothing was sent, or that the answer
+    is from before `at_least_seq`.
 
     With the URL of a read replica, that is asked first, through its REST API. What it cannot
-    answer, or only as of before `at_least_seq`, the primary answers. The pages of one answer never
-    go back in time.
+    answer, refuses, or has only as of before `at_least_seq`, the primary answers. The primary alone
+    makes tables, and what has statuses and an `at_least_seq`. The pages of one answer never go
+    back to an earlier seq.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class AsyncSignalQuery:
 
         With `statuses` a page may have fewer signals than there are, even none, and be followed by
         others: only a `next_cursor` of None says that it is the last. With a read replica, pass the
-        `last_seq` of the page before as `at_least_seq`, as `pages` does.
+        `last_seq` of the page before as `at_least_seq`, and the primary answers; `pages` also asks
+        the replica, where that has come so far.
         """
         return await self._reader.ask(page_call(options, cursor))
 
@@ -120,7 +122,7 @@ class AsyncSignalQuery:
                 yield signal
 
     async def count(self, *, exact: bool = False, **options: Unpack[Selection]) -> SignalCount:
-        """Count signals: by estimate and at once, or exactly.
+        """Count signals: by estimate and at once, or exactly; a read replica counts what it has.
 
         Raises the ApiError `query_too_wide` when too many would have to be counted one by one.
         """

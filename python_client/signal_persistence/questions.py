@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any, Final, Literal, cast
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
 
@@ -23,14 +24,19 @@ from signal_persistence.reading import (
     distinct,
     one_of,
     require_known,
+    utc_text,
+    whole_number,
 )
 from signal_persistence.signal import StoredSignal
+
+T = TypeVar("T")
 
 Sort = Literal["newest", "oldest", "seq", "-seq", "confidence", "-confidence", "symbol", "-symbol"]
 """By time, by seq, by confidence or by symbol; a minus is descending. What is equal comes newest
 first."""
 
 _FIELDS: Final = StoredSignal.__struct_fields__
+_CHANGING_FIELDS: Final = frozenset({"status", "outcome"})
 _decode_page: Final = msgspec.json.Decoder(Page).decode
 _decode_rows: Final = msgspec.json.Decoder(RowPage).decode
 _decode_count: Final = msgspec.json.Decoder(SignalCount).decode
@@ -49,14 +55,14 @@ class ExportFilter(SignalFilterOptions, total=False):
     to: datetime | None
 
 
-class Selection(ExportFilter, ReadOptions, total=False):
+class Selection(ExportFilter, total=False):
     """Which signals, with `after_seq` exclusive and `until_seq` inclusive."""
 
     after_seq: int | None
     until_seq: int | None
 
 
-class QueryOptions(Selection, total=False):
+class QueryOptions(Selection, ReadOptions, total=False):
     """What a query may ask for.
 
     `sort` is "newest" by default, and "seq" with `after_seq`. By confidence or symbol, only so many
@@ -80,44 +86,45 @@ def page_call(options: QueryOptions, cursor: str | None = None) -> Call[Page]:
     parameters = query_parameters(options)
     if cursor is not None:
         parameters["cursor"] = cursor
-    return Call("query_signals", parameters, _decode_page, options.get("at_least_seq") or 0)
+    return _as_fresh_as(options, Call("query_signals", parameters, _decode_page))
 
 
 def rows_call(fields: Iterable[str], options: QueryOptions) -> Call[RowPage]:
     """Return what asks for some fields of the signals of a page."""
     require_known(options, QueryOptions)
-    wanted = distinct("fields", fields, one_of("field", _FIELDS.__contains__))
-    parameters = {**query_parameters(options), "fields": sorted(wanted or ())}
-    return Call("query_signals", parameters, _decode_rows, options.get("at_least_seq") or 0)
+    wanted = _field_names(fields)
+    call = Call("query_signals", {**query_parameters(options), "fields": wanted}, _decode_rows)
+    has_status = options.get("statuses") is not None or not _CHANGING_FIELDS.isdisjoint(wanted)
+    return _as_fresh_as(options, call, has_status=has_status)
 
 
 def lifecycle_call(filter_: ExportFilter) -> Call[frames.LifecyclePage]:
     """Return what asks for all fields of a page, to be put into columns."""
     require_known(filter_, ExportFilter)
     page = {"sort": "seq", "page_size": CONTRACT.limits.page_size}
-    return Call("query_signals", {**filter_parameters(filter_), **page}, frames.decode_page)
+    parameters = {**filter_parameters(filter_), **page}
+    return Call("query_signals", parameters, frames.decode_page, primary_only=True)
 
 
 def latest_call(options: LatestOptions) -> Call[Page]:
     """Return what asks for a page of the newest signals of each trader and symbol."""
     require_known(options, LatestOptions)
     parameters = filter_parameters(cast(ExportFilter, options))
-    parameters["page_size"] = options.get("page_size") or CONTRACT.limits.page_size
-    return Call("latest_signals", parameters, _decode_page, options.get("at_least_seq") or 0)
+    parameters["page_size"] = _page_size(options.get("page_size"))
+    return _as_fresh_as(options, Call("latest_signals", parameters, _decode_page))
 
 
 def count_call(exact: bool, options: Selection) -> Call[SignalCount]:
     """Return what asks how many signals there are."""
     require_known(options, Selection)
     parameters = {**selection_parameters(options), "exact": exact}
-    return Call("count_signals", parameters, _decode_count, options.get("at_least_seq") or 0)
+    return Call("count_signals", parameters, _decode_count)
 
 
 def facets_call(options: Selection) -> Call[Facets]:
     """Return what asks how many signals there are of each symbol, trader, action and timeframe."""
     require_known(options, Selection)
-    parameters = selection_parameters(options)
-    return Call("signal_facets", parameters, _decode_facets, options.get("at_least_seq") or 0)
+    return Call("signal_facets", selection_parameters(options), _decode_facets)
 
 
 def query_parameters(options: QueryOptions) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def query_parameters(options: QueryOptions) -> dict[str, Any]:
             )
         parameters["sort"] = sort
     if page_size is not None:
-        parameters["page_size"] = page_size
+        parameters["page_size"] = _page_size(page_size)
     return parameters
 
 
@@ -143,9 +150,7 @@ def selection_parameters(options: Selection) -> dict[str, Any]:
         ("until_seq", options.get("until_seq")),
     ):
         if seq is not None:
-            if seq < 0:
-                raise InvalidQueryError(f"Cannot query {name} {seq}: it must be 0 or more.")
-            parameters[name] = seq
+            parameters[name] = _seq(name, seq)
     return parameters
 
 
@@ -157,22 +162,49 @@ def filter_parameters(options: ExportFilter) -> dict[str, Any]:
         parameters["statuses"] = sorted(statuses)
     for name, option in (("from", options.get("from_")), ("to", options.get("to"))):
         if option is not None:
-            parameters[name] = _utc_text(name, option)
+            parameters[name] = utc_text(name, option)
     return parameters
-
-
-def _utc_text(name: str, moment: datetime) -> str:
-    if moment.utcoffset() is None:
-        raise InvalidQueryError(f"Cannot query {name} {moment}: give it a time zone.")
-    return moment.astimezone(UTC).isoformat()
 
 
 def in_large_pages(options: QueryOptions) -> QueryOptions:
     """When all pages are wanted, the fewest are the fastest."""
-    return {"page_size": CONTRACT.limits.page_size, **options}
+    return {**options, "page_size": _page_size(options.get("page_size"))}
 
 
-def _seq_of(answer: object, call: Call[Any]) -> int:
-    """Up to which seq the answer was made; one that does not tell is of the primary."""
-    seq: int = getattr(answer, "last_seq", call.at_least_seq)
+def _as_fresh_as(options: ReadOptions, call: Call[T], *, has_status: bool = True) -> Call[T]:
+    """Return the call for an answer that is as fresh as the options say."""
+    at_least_seq = options.get("at_least_seq")
+    if at_least_seq is None:
+        return call
+    seq = _seq("at_least_seq", at_least_seq)
+    return replace(call, at_least_seq=seq, primary_only=has_status)
+
+
+def _seq(name: str, value: object) -> int:
+    seq = whole_number(name, value)
+    if seq < 0:
+        raise InvalidQueryError(f"Cannot query {name} {seq}: it must be 0 or more.")
     return seq
+
+
+def _page_size(value: object) -> int:
+    """The size of a page that was asked for, or the largest."""
+    largest = CONTRACT.limits.page_size
+    size = largest if value is None else whole_number("page_size", value)
+    if not 1 <= size <= largest:
+        raise InvalidQueryError(f"Cannot query page_size {size}: it must be from 1 to {largest}.")
+    return size
+
+
+def _field_names(fields: Iterable[str]) -> list[str]:
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise InvalidQueryError(f"Cannot read the fields {fields!r}: pass a list of names.")
+    wanted = list(fields)
+    for name in wanted:
+        if name not in _FIELDS:
+            raise InvalidQueryError(
+                f"Cannot read the field {name!r} of signals: there are {', '.join(_FIELDS)}."
+            )
+    if not wanted:
+        raise InvalidQueryError("Cannot read rows without fields: name one at least.")
+    return sorted(set(wanted))

@@ -23,15 +23,15 @@ _EDGE_NAMES: Final = {
     "latest_signals": "/latest",
     "signal_facets": "/facets",
 }
-_TELL_NO_SEQ: Final = ("count_signals", "signal_facets")
-"""Whose answers do not say up to which seq they were made."""
 
 
 class ReadOptions(TypedDict, total=False):
     """How fresh an answer has to be.
 
-    It includes everything up to seq `at_least_seq`: pass the `seq` of a delivery report to read
-    what this or another process has written, also where a read replica is behind.
+    It includes all signals up to seq `at_least_seq`: pass the `seq` of a delivery report to read
+    what this or another process has written, also where a read replica is behind. A signal's
+    status changes and its seq does not, so what has statuses, or is chosen by them, the primary
+    answers then.
     """
 
     at_least_seq: int | None
@@ -49,12 +49,16 @@ class Paged(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """What is asked of a database function, and how its answer is read."""
+    """What is asked of a database function, and how its answer is read.
+
+    `primary_only` keeps it from a read replica, whose `last_seq` does not tell of statuses.
+    """
 
     function: str
     parameters: Mapping[str, Any]
     decode: Callable[[bytes], T]
     at_least_seq: int = 0
+    primary_only: bool = False
 
     def after(self, page: Paged) -> Self | None:
         """Return what asks for the page behind `page`, as of the same moment or a later one."""
@@ -70,8 +74,8 @@ class Call(Generic[T]):
 class Reader:
     """Gets answers from the read replica, if there is one and it is fresh enough, or the primary.
 
-    Raises what a Caller raises, and InvalidQueryError when the account has not come to the
-    `at_least_seq` of a call.
+    Raises what a Caller raises, and InvalidQueryError when even the primary's answer is from
+    before the `at_least_seq` of a call.
     """
 
     def __init__(self, caller: Caller, route: Route, replica: ReadReplica | None = None) -> None:
@@ -83,15 +87,15 @@ class Reader:
 
     async def ask(self, call: Call[T]) -> T:
         """Return the answer."""
-        if self._replica and not (call.at_least_seq and call.function in _TELL_NO_SEQ):
+        if self._replica and not call.primary_only:
             found = await self._replica.ask(call.function, call.parameters, call.decode)
             if found is not None and _seq_of(found, call) >= call.at_least_seq:
                 return found
         answer = await self._caller.call(self._path(call.function), call.parameters, call.decode)
         if _seq_of(answer, call) < call.at_least_seq:
             raise InvalidQueryError(
-                f"Cannot read as of seq {call.at_least_seq}: the account has only come to "
-                f"{_seq_of(answer, call)}."
+                f"Cannot read as of seq {call.at_least_seq}: the account, or for latest() its "
+                f"rollups, has only come to {_seq_of(answer, call)}."
             )
         return answer
 
@@ -105,9 +109,11 @@ class Reader:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._replica:
-            await self._replica.aclose()
-        await self._caller.aclose()
+        try:
+            if self._replica:
+                await self._replica.aclose()
+        finally:
+            await self._caller.aclose()
 
     def _path(self, function: str) -> str:
         if self._route == "rpc":
@@ -116,6 +122,6 @@ class Reader:
 
 
 def _seq_of(answer: object, call: Call[Any]) -> int:
-    """Up to which seq the answer was made; one that does not tell is of the primary."""
+    """Up to which seq the answer was made; no seq can be wanted of one that does not tell."""
     seq: int = getattr(answer, "last_seq", call.at_least_seq)
     return seq

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any, Final, Generic, Required, TypedDict, TypeVar, cast
+from datetime import UTC, datetime
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Required,
+    SupportsFloat,
+    SupportsIndex,
+    TypedDict,
+    TypeVar,
+    cast,
+)
 from uuid import UUID
 
 import msgspec
@@ -213,7 +224,7 @@ def distinct(name: str, values: Iterable[S] | None, parse: Callable[[S], T]) -> 
     """Return the different values of a list in a filter; raise InvalidQueryError for a mistake."""
     if values is None:
         return None
-    if isinstance(values, str):
+    if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidQueryError(f"Cannot filter by {name}={values!r}: pass a list of values.")
     found = frozenset(parse(value) for value in values)
     if not found:
@@ -230,17 +241,42 @@ def one_of(kind: str, is_valid: Callable[[str], object]) -> Callable[[str], str]
     """Return what reads a word of a filter; it raises InvalidQueryError for one that is not."""
 
     def parse(value: str) -> str:
-        if not is_valid(value):
+        if not isinstance(value, str) or not is_valid(value):
             raise InvalidQueryError(f"Cannot filter by {kind} {value!r}: no signal can have it.")
         return value
 
     return parse
 
 
+def whole_number(name: str, value: object) -> int:
+    """Return an int, whichever library's it is; raise InvalidQueryError for what is none."""
+    try:
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass  # An array of numpy tells only now that it is not one number.
+    raise InvalidQueryError(f"Cannot query {name} {value!r}: it must be a whole number.")
+
+
+def utc_text(name: str, moment: datetime) -> str:
+    """Write a time as the service reads it; raise InvalidQueryError for what cannot be one."""
+    if not isinstance(moment, datetime):
+        raise InvalidQueryError(f"Cannot query {name} {moment!r}: it must be a datetime.")
+    if moment.utcoffset() is None:
+        raise InvalidQueryError(f"Cannot query {name} {moment}: give it a time zone.")
+    try:
+        return moment.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise InvalidQueryError(
+            f"Cannot query {name} {moment}: in UTC it is outside the years 1 to 9999."
+        ) from None
+
+
 def _span(
-    name: str, least: float | None, most: float | None, possible: tuple[float, float]
+    name: str, low: object, high: object, possible: tuple[float, float]
 ) -> tuple[float | None, float | None]:
     """Return both bounds; raise InvalidQueryError for one that is impossible, or an empty span."""
+    least, most = _number(f"min_{name}", low), _number(f"max_{name}", high)
     for end, bound in (("min", least), ("max", most)):
         if bound is not None and not possible[0] <= bound <= possible[1]:
             raise InvalidQueryError(
@@ -254,10 +290,21 @@ def _span(
     return least, most
 
 
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, SupportsFloat) and not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidQueryError(f"Cannot filter by {name}={value!r}: it must be a number.")
+
+
 def _trader_id(value: UUID | str) -> UUID:
     try:
         return value if isinstance(value, UUID) else UUID(value)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         raise InvalidQueryError(f"Cannot filter by trader {value!r}: it is not a UUID.") from None
 
 

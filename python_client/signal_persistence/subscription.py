@@ -121,7 +121,7 @@ class Subscription:
             if matches_event is None
             else Strand[SignalEvent](
                 Coverage(
-                    lambda event: matches_event(event) is not False,
+                    lambda event: matches_event(event) is True,
                     after_seq=after_event_seq,
                     buffer_size=buffer_signals,
                     page_size=page_size,
@@ -136,9 +136,8 @@ class Subscription:
         self._own_channel = own_channel
         self._now = 0.0
         self._database_time: tuple[datetime, float] | None = None
-        self._answered_at = 0.0
-        self._proven_at = 0.0
-        self._check_at = self._check_interval
+        self._checked_at = 0.0
+        self._due_at = math.inf
         self._joined = False
         self._ever_joined = False
         self._replicating = False
@@ -199,7 +198,7 @@ class Subscription:
         """The next time at which a tick changes something."""
         moments = [self._check_at, self._unreachable_at]
         for strand in self._strands:
-            moments += strand.deadlines()
+            moments.append(strand.deadline)
             if strand.behind is not None:
                 moments.append(strand.behind[1] + GRACE_SECONDS)
         if self._brings_nothing:
@@ -241,7 +240,7 @@ class Subscription:
 
     def check_due(self) -> None:
         """Want a check now: a broadcast came that cannot be read, say."""
-        self._check_at = self._now
+        self._due_at = min(self._due_at, self._now)
 
     def close(self, reason: StateReason = StateReason.CLOSED_BY_USER) -> None:
         self._closed = self._closed or reason
@@ -263,23 +262,29 @@ class Subscription:
         first, last, at = message.first_seq, message.last_seq, message.broadcast_at
         self._take_in(self._events, Announcement(first, last, at, events))
 
-    def page(self, query: SeqQuery, page: Page) -> None:
-        """Take in the answer to `query`, however long ago it was asked."""
+    def page(self, query: SeqQuery, page: Page, *, asked_at: float | None = None) -> None:
+        """Take in the answer to `query`; it was `asked_at` this time, now when that is None."""
         newest = page.signals[-1].seq if page.signals else 0
         through = page.last_seq if page.next_cursor is None else max(newest, query.after_seq)
         self._signals.answer(query, Answer(page.signals, through, page.last_seq))
         shown = newest if self._own_channel else page.last_seq
-        self._answered_by(self._signals, page.last_seq, shown, page.next_cursor is None)
+        asked_at = self._now if asked_at is None else asked_at
+        complete = page.next_cursor is None
+        self._answered_by(self._signals, page.last_seq, shown, complete, asked_at)
 
-    def event_page(self, query: SeqQuery, page: EventPage) -> None:
-        """Take in the answer to a query of events."""
+    def event_page(
+        self, query: SeqQuery, page: EventPage, *, asked_at: float | None = None
+    ) -> None:
+        """Take in the answer to a query of events, in the same way."""
         if self._events is None:
             return
         through = page.events[-1].seq if page.events else page.last_seq
         answer = Answer(page.events, through, page.last_seq)
         self._events.answer(query, answer)
         self._signals_known_by(page.events)
-        self._answered_by(self._events, page.last_seq, page.last_seq, answer.is_complete)
+        asked_at = self._now if asked_at is None else asked_at
+        last_seq, complete = page.last_seq, answer.is_complete
+        self._answered_by(self._events, last_seq, last_seq, complete, asked_at)
 
     def head(
         self,
@@ -289,26 +294,31 @@ class Subscription:
         broadcast_interval: float = 0.0,
         check_interval: float | None = None,
         database_time: datetime | None = None,
+        asked_at: float | None = None,
     ) -> None:
-        """Take in the answer to a check.
+        """Take in the answer to a check that was `asked_at` this time, now when that is None.
 
         It says where the account is, the interval of its broadcasts, how often the service wants to
         be asked, and what time it was in the database.
         """
+        asked_at = self._now if asked_at is None else asked_at
         self._interval = broadcast_interval
         if check_interval is not None and not self._keeps_interval:
             self._check_interval = check_interval
         if database_time is not None:
             self._database_time = database_time, self._now
+        self._checked_at = max(self._checked_at, asked_at)
+        if asked_at >= self._due_at:
+            self._due_at = math.inf
         self._signals.coverage.known(last_seq)
+        shown: int | None = last_seq
+        if self._own_channel:
+            # Only that this one trader has no more, when nothing has to be fetched.
+            shown = None if self._signals.coverage.is_behind else 0
+        self._checked(self._signals, shown, asked_at)
         if self._events is not None:
             self._events.coverage.known(last_event_seq)
-            self._events.shown(last_event_seq, self._now, self._lateness)
-        self._answered()
-        if not self._own_channel:
-            self._signals.shown(last_seq, self._now, self._lateness)
-        elif not self._signals.coverage.is_behind:
-            self._signals.shown(0, self._now, self._lateness)
+            self._checked(self._events, last_event_seq, asked_at)
         self._judge()
 
     def next_query(self) -> SeqQuery | None:
@@ -349,6 +359,17 @@ class Subscription:
         return any(strand.coverage.is_behind for strand in self._strands)
 
     @property
+    def _proven_at(self) -> float:
+        return min(strand.proven_at for strand in self._strands)
+
+    @property
+    def _check_at(self) -> float:
+        # The clock of this machine and that of the database may not drift apart unnoticed.
+        clock_at = self._checked_at + max(CLOCK_SECONDS, self._check_interval)
+        proof_at = self._proven_at + self._check_interval
+        return min(proof_at, clock_at, self._due_at, *(each.ask_at for each in self._strands))
+
+    @property
     def _unreachable_at(self) -> float:
         return self._proven_at + self._check_interval + CHECK_SECONDS
 
@@ -371,40 +392,50 @@ class Subscription:
 
     def _take_in(self, strand: Strand[Any], message: Announcement[Any]) -> None:
         strand.broadcast(message, joined=self._joined)
-        if self._is_on_time(message) and not self._missing and not self._is_behind:
-            self._proven()
+        age = self._age(message)
+        if age < -GRACE_SECONDS:
+            self._database_time = None  # The clocks have drifted apart.
+            self.check_due()
+        elif age < GRACE_SECONDS and not strand.missing and not strand.coverage.is_behind:
+            strand.proven(self._now)
         self._judge()
 
-    def _is_on_time(self, message: Announcement[Any]) -> bool:
-        """Whether a broadcast shows what is stored now: all may be late by the same time."""
+    def _age(self, message: Announcement[Any]) -> float:
+        """How long ago a broadcast was sent: all may be late by the same time."""
         if self._database_time is None:
-            return False
+            return math.inf
         then, noted_at = self._database_time
-        age = (then - message.at).total_seconds() + self._now - noted_at
-        return age < GRACE_SECONDS
+        return (then - message.at).total_seconds() + self._now - noted_at
 
-    def _answered_by(self, strand: Strand[Any], last_seq: int, shown: int, complete: bool) -> None:
-        """Conclude what follows from an answer beside what it brought."""
-        self._answered()
+    def _answered_by(
+        self, strand: Strand[Any], last_seq: int, shown: int, complete: bool, asked_at: float
+    ) -> None:
+        """Conclude what follows from a page beside what it brought."""
+        strand.proven(asked_at)
         if self._replicating and not strand.is_answerable and strand.coverage.is_settled:
             strand.become_answerable(last_seq, self._now)
             if self._missing:
-                self._check_at = self._now + min(self._lateness, self._check_interval)
-        if self._interval is not None and (complete or not strand.has_pushed(shown)):
-            strand.shown(shown, self._now, self._lateness)
+                self._due_at = min(self._due_at, self._ask_at)
+        may_tell = self._interval is not None and (complete or not strand.has_pushed(shown))
+        if may_tell and strand.shows_unpushed(shown, asked_at, self._lateness):
+            if self._own_channel and self._now < self._checked_at + GRACE_SECONDS:
+                strand.expect(shown, self._now + self._lateness)
+            else:
+                strand.ask_about(shown, self._ask_at)
         self._judge()
 
-    def _answered(self) -> None:
-        """The database has just shown where the account is."""
-        self._answered_at = self._now
-        self._proven()
+    @property
+    def _ask_at(self) -> float:
+        """When to ask about what the channel has not told of, if it does not tell before."""
+        return self._now + min(self._lateness, self._check_interval)
 
-    def _proven(self) -> None:
-        """It has just been shown where the account is, if only by a broadcast."""
-        self._proven_at = self._now
-        # The clock of this machine and that of the database may not drift apart unnoticed.
-        latest = self._answered_at + max(CLOCK_SECONDS, self._check_interval)
-        self._check_at = min(self._now + self._check_interval, latest)
+    def _checked(self, strand: Strand[Any], shown: int | None, asked_at: float) -> None:
+        """Conclude what follows from a check, which tells how long a broadcast may take."""
+        until = self._now + self._lateness
+        strand.proven(asked_at)
+        strand.checked(asked_at, until)
+        if shown is not None and strand.shows_unpushed(shown, asked_at, self._lateness):
+            strand.expect(shown, until)
 
     def _judge(self) -> None:
         """Settle the state that follows from everything told so far."""

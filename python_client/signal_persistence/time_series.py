@@ -8,16 +8,22 @@ What has no value is None, never NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Required, TypeVar, Unpack, cast
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, Required, TypedDict, TypeVar, Unpack, cast
 from uuid import UUID
 
 import msgspec
 
 from signal_persistence.errors import InvalidQueryError
 from signal_persistence.loop_thread import LoopThread
-from signal_persistence.reader import Call, Reader, ReadOptions
-from signal_persistence.reading import SignalFilter, SignalFilterOptions
+from signal_persistence.reader import Call, Reader
+from signal_persistence.reading import (
+    SignalFilter,
+    SignalFilterOptions,
+    require_known,
+    utc_text,
+    whole_number,
+)
 
 Key = Literal["trader", "symbol", "timeframe"]
 """By what signals are told apart: a series for each trader, say."""
@@ -31,10 +37,11 @@ _Numbers = tuple[float | None, ...]
 A = TypeVar("A")
 
 
-class SeriesFilter(ReadOptions, total=False):
+class SeriesFilter(TypedDict, total=False):
     """Which signals: from `from_` (inclusive) to `to`; what else is left out is unrestricted.
 
-    `to` is exclusive; without it the bucket, hour or minute that now lies in is the last.
+    `to` is exclusive; without it the bucket, hour or minute that now lies in is the last. There is
+    no `at_least_seq`: figures are made of rollups, whose `last_seq` may be behind the account's.
     """
 
     from_: Required[datetime]
@@ -45,14 +52,14 @@ class SeriesFilter(ReadOptions, total=False):
     actions: Iterable[str] | None
     min_confidence: float | None
     max_confidence: float | None
-    top: int
+    top: int | None
     """Of how many traders, symbols or timeframes: those with the most signals (10; at most 50)."""
 
 
 class BucketFilter(SeriesFilter, total=False):
     """Which signals, and how gaps are filled."""
 
-    fill: Fill
+    fill: Fill | None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +211,11 @@ class AsyncTimeSeries:
         and pandas' `resample`.
         """
         return await self._ask(
-            "time_buckets", _decode_time_buckets, options, width=_seconds("width", width), by=by
+            "time_buckets",
+            _decode_time_buckets,
+            filter_parameters(options, BucketFilter),
+            width=_seconds("width", width),
+            by=by,
         )
 
     async def rolling_statistics(
@@ -233,11 +244,11 @@ class AsyncTimeSeries:
         return await self._ask(
             "rolling_statistics",
             _decode_rolling_statistics,
-            options,
+            filter_parameters(options, BucketFilter),
             width=_seconds("width", width),
             value=value,
-            window=window,
-            min_periods=min_periods,
+            window=whole_number("window", window),
+            min_periods=None if min_periods is None else whole_number("min_periods", min_periods),
             by=by,
         )
 
@@ -261,10 +272,10 @@ class AsyncTimeSeries:
         return await self._ask(
             "correlations",
             _decode_correlations,
-            options,
+            filter_parameters(options, BucketFilter),
             width=_seconds("width", width),
             value=value,
-            max_lag=max_lag,
+            max_lag=whole_number("max_lag", max_lag),
             by=by,
         )
 
@@ -286,7 +297,7 @@ class AsyncTimeSeries:
         return await self._ask(
             "co_occurrence",
             _decode_co_occurrence,
-            options,
+            filter_parameters(options, SeriesFilter),
             window=_seconds("window", window),
             by=by,
         )
@@ -299,20 +310,18 @@ class AsyncTimeSeries:
         **options: Unpack[SeriesFilter],
     ) -> HeatMap:
         """Sum up signals by the hour of the day, or of the week from Monday 00:00, in UTC."""
-        return await self._ask("heat_map", _decode_heat_map, options, cycle=cycle, by=by)
+        wanted = filter_parameters(options, SeriesFilter)
+        return await self._ask("heat_map", _decode_heat_map, wanted, cycle=cycle, by=by)
 
     async def _ask(
         self,
         function: str,
         decode: Callable[[bytes], A],
-        options: SeriesFilter | BucketFilter,
+        filter_: dict[str, Any],
         **parameters: object,
     ) -> A:
-        asked = filter_parameters(options) | {
-            name: value for name, value in parameters.items() if value is not None
-        }
-        at_least_seq = options.get("at_least_seq") or 0
-        return await self._reader.ask(Call(function, asked, decode, at_least_seq))
+        asked = filter_ | {name: value for name, value in parameters.items() if value is not None}
+        return await self._reader.ask(Call(function, asked, decode))
 
 
 class TimeSeries:
@@ -376,25 +385,25 @@ class TimeSeries:
         return self._loop.run(self._series.heat_map(cycle, by=by, **options))
 
 
-def filter_parameters(options: SeriesFilter | BucketFilter) -> dict[str, Any]:
-    """Return the parameters of what is the same in all questions; raises InvalidQueryError."""
+def filter_parameters(options: SeriesFilter | BucketFilter, kind: Any) -> dict[str, Any]:
+    """Return the parameters of options of one kind; raises InvalidQueryError."""
+    require_known(options, kind)
+    if options.get("from_") is None:
+        raise InvalidQueryError("Cannot query time series without from_: say where they begin.")
     parameters = SignalFilter.of(cast(SignalFilterOptions, options)).parameters()
     for name, moment in (("from", options["from_"]), ("to", options.get("to"))):
         if moment is not None:
-            parameters[name] = _utc_text(name, moment)
-    for name in ("top", "fill"):
-        if name in options:
-            parameters[name] = options.get(name)
+            parameters[name] = utc_text(name, moment)
+    if (top := options.get("top")) is not None:
+        parameters["top"] = whole_number("top", top)
+    if (fill := options.get("fill")) is not None:
+        parameters["fill"] = fill
     return parameters
 
 
-def _utc_text(name: str, moment: datetime) -> str:
-    if moment.utcoffset() is None:
-        raise InvalidQueryError(f"Cannot query {name} {moment}: give it a time zone.")
-    return moment.astimezone(UTC).isoformat()
-
-
 def _seconds(name: str, duration: timedelta) -> str:
+    if not isinstance(duration, timedelta):
+        raise InvalidQueryError(f"Cannot query with {name} {duration!r}: it must be a timedelta.")
     seconds, rest = divmod(duration, timedelta(seconds=1))
     if rest or seconds < 1:
         raise InvalidQueryError(f"Cannot query with {name} {duration}: it must be whole seconds.")

@@ -148,6 +148,10 @@ class ModelFollower:
     def cursor(self) -> int | None:
         return self._taken
 
+    @property
+    def buffered(self) -> int:
+        return len(self._waiting)
+
     def bring(self) -> None:
         """Have what was stored `lag` seconds ago, unless the connection is cut."""
         if self.live:

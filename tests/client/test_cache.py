@@ -557,6 +557,19 @@ def test_a_subscriber_that_is_a_moment_behind_confirms_no_answer() -> None:
     in_a_scene(play)
 
 
+def test_batches_of_as_many_signals_as_are_taken_at_once_confirm_an_answer_too() -> None:
+    async def play(scene: Scene) -> None:
+        await scene.cache.newest()
+        for _ in range(10):
+            for _ in range(100):
+                scene.account.store()
+            await asyncio.sleep(0.1)
+        answer = await scene.cache.newest(max_stale=0.3)
+        assert (answer.cached, answer.seq) == (True, 1000)
+
+    in_a_scene(play)
+
+
 def test_a_loop_that_was_blocked_does_not_pass_for_live() -> None:
     async def play(scene: Scene) -> None:
         await scene.cache.newest()

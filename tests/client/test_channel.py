@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from realtime.message import ServerMessageAdapter
 
 from signal_persistence.channel import INGESTED, Loss, _Connection
 from signal_persistence.subscription import StateReason
+from tests.client.virtual_time import VirtualTimeLoop, run
 
 TOPIC = "realtime:topic"
 BROADCAST = {
@@ -64,3 +66,31 @@ async def test_a_lost_connection_tells_nothing_more() -> None:
     connection.lose(Loss(StateReason.SILENT, "nothing was heard"))
     receive()
     assert told.events == ["replication ready", "broadcast", "lost"]
+
+
+class OpenClient(AsyncRealtimeClient):
+    """A client of a connection that is open, and on which nothing comes."""
+
+    is_connected = True
+
+    async def send(self, message: Any) -> None: ...
+
+
+def test_while_this_process_stands_still_the_server_is_not_silent() -> None:
+    told = Told()
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        client = OpenClient("ws://localhost", token="a key", auto_reconnect=False)
+        client._listen_task = asyncio.create_task(asyncio.sleep(3600))
+        connection = _Connection(client, "topic", told)
+        listening = asyncio.create_task(connection._listen_for_silence())
+        await asyncio.sleep(1)
+        loop.now += 20
+        await asyncio.sleep(3)
+        assert told.events == []
+        await listening
+        assert told.events == ["lost"]
+
+    run(work())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
+import numpy
 import pytest
 
 from signal_persistence.caller import LONGEST_RETRY_AFTER, Caller, pause_before
@@ -24,7 +26,15 @@ from signal_persistence.errors import (
     UnavailableError,
 )
 from signal_persistence.query import AsyncSignalQuery, SignalQuery
-from signal_persistence.questions import Sort, page_call, query_parameters, rows_call
+from signal_persistence.questions import (
+    Sort,
+    count_call,
+    facets_call,
+    latest_call,
+    page_call,
+    query_parameters,
+    rows_call,
+)
 from signal_persistence.reading import Facet, Facets, SignalCount, SignalFilter
 from signal_persistence.signal import Outcome, StoredSignal
 from tests.client.loopback_service import (
@@ -432,6 +442,23 @@ async def test_a_definite_error_is_raised_at_once(
         ({"sort": "price"}, "newest, oldest, seq, -seq"),
         ({"after_seq": -1}, "0 or more"),
         ({"from_": datetime(2026, 1, 5)}, "time zone"),
+        ({"from_": "2026-01-05"}, "must be a datetime"),
+        ({"to": datetime.min.replace(tzinfo=timezone(timedelta(hours=2)))}, "years 1 to 9999"),
+        ({"after_seq": 1.5}, "whole number"),
+        ({"until_seq": "7"}, "whole number"),
+        ({"page_size": True}, "whole number"),
+        ({"after_seq": numpy.arange(2)}, "whole number"),
+        ({"min_price": numpy.arange(2)}, "must be a number"),
+        ({"page_size": "7"}, "whole number"),
+        ({"page_size": 0}, "from 1 to 1000"),
+        ({"page_size": 1001}, "from 1 to 1000"),
+        ({"min_confidence": "0.5"}, "must be a number"),
+        ({"max_price": True}, "must be a number"),
+        ({"min_price": 10**400}, "must be a number"),
+        ({"symbols": 5}, "pass a list"),
+        ({"symbols": [5]}, "no signal can have it"),
+        ({"tags": [None]}, "no signal can have it"),
+        ({"traders": [5]}, "not a UUID"),
     ],
 )
 def test_a_filter_that_cannot_work_is_refused_before_anything_is_sent(
@@ -448,9 +475,52 @@ def test_an_option_that_there_is_not_is_refused(name: str) -> None:
         page_call(unknown)
 
 
-def test_a_field_that_no_signal_has_is_refused() -> None:
-    with pytest.raises(InvalidQueryError, match="field 'prize'"):
-        rows_call(["prize"], {})
+def test_numbers_may_be_those_of_numpy_and_decimal() -> None:
+    options: Any = {
+        "after_seq": numpy.int64(5),
+        "page_size": numpy.int32(10),
+        "min_confidence": numpy.float32(0.5),
+        "min_price": Decimal("1.5"),
+    }
+    assert msgspec.json.decode(msgspec.json.encode(query_parameters(options))) == {
+        "after_seq": 5,
+        "page_size": 10,
+        "min_confidence": 0.5,
+        "min_price": 1.5,
+    }
+
+
+async def test_no_page_size_is_the_largest_where_all_pages_are_wanted(
+    service: LoopbackService, query: AsyncSignalQuery
+) -> None:
+    service.script = [page(), page()]
+    assert [signal async for signal in query.signals(page_size=None)] == []
+    assert [signal async for signal in query.latest(page_size=None)] == []
+    assert [request.json() for request in service.received] == [{"page_size": 1000}] * 2
+
+
+def test_a_page_of_the_newest_signals_has_at_least_one() -> None:
+    with pytest.raises(InvalidQueryError, match="page_size 0: it must be from 1"):
+        latest_call({"page_size": 0})
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (["prize"], "field 'prize' of signals: there are signal_id, seq"),
+        ([], "rows without fields"),
+        ("price", "pass a list"),
+    ],
+)
+def test_a_field_that_no_signal_has_is_refused(fields: Any, sentence: str) -> None:
+    with pytest.raises(InvalidQueryError, match=sentence):
+        rows_call(fields, {})
+
+
+@pytest.mark.parametrize("ask", [lambda options: count_call(True, options), facets_call])
+def test_what_does_not_tell_its_seq_cannot_be_asked_for_one(ask: Callable[[Any], object]) -> None:
+    with pytest.raises(InvalidQueryError, match="'at_least_seq' here"):
+        ask({"at_least_seq": 1})
 
 
 @pytest.mark.parametrize("library", ["pyarrow", "polars", "pandas"])

@@ -75,7 +75,8 @@ async def test_reads_go_to_the_replica_unless_it_lacks_what_was_written(
         fresh = await query.page(tags=tags, at_least_seq=seq)
         assert (fresh.last_seq, len(fresh.signals)) == (7, 7)
         assert (await query.count(exact=True)).count == 5
-        assert (await query.count(exact=True, at_least_seq=seq)).count == 7
+        prices = [row async for row in query.rows(["price"], page_size=2, at_least_seq=seq)]
+        assert len(prices) == 7
         pages = [page async for page in query.pages(page_size=2, at_least_seq=6)]
         assert [len(page.signals) for page in pages] == [2, 2, 2, 1]
         with pytest.raises(InvalidQueryError, match="only come to 7"):

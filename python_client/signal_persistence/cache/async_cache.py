@@ -304,7 +304,7 @@ class AsyncSignalCache:
             observations = await subscriber.take(_TAKE_AT_ONCE, _BEAT_SECONDS)
             if not self._memory.follow([observation.signal for observation in observations]):
                 return
-            if len(observations) < _TAKE_AT_ONCE:
+            if not subscriber.buffered:
                 # Nothing is waiting to be taken, so memory has whatever the subscriber knows of.
                 # Live alone is not enough: it may be a moment behind of what it knows is stored.
                 if subscriber.is_up_to_date:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, cast, get_args
+from typing import Annotated, Final, cast, get_args
 
 import typer
 
@@ -20,6 +20,8 @@ from signal_persistence.contract import CONTRACT
 from signal_persistence.query import SignalQuery
 from signal_persistence.questions import ExportFilter, QueryOptions, Selection, Sort
 
+_LIMIT: Final = 100
+
 
 @takes(live_filter, times_and_status)
 def query(
@@ -33,14 +35,20 @@ def query(
             help=f"{', '.join(get_args(Sort))}. Default: newest; seq with --after-seq.",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 100,
-    form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help=f"At most so many; 0: all. Default: {_LIMIT}.")
+    ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="How to write them. Default: table.")
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Only tell how many there are.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="With --count: do not estimate.")] = False,
 ) -> None:
     """Write stored signals, or with --count how many there are."""
     if exact and not count:
         raise typer.BadParameter("use --exact with --count")
+    if count and (sort, limit, form) != (None, None, None):
+        raise typer.BadParameter("use --count without --sort, --limit and --format")
     with SignalClient.from_env() as client, client.query() as reader:
         selection = cast(
             Selection,
@@ -49,7 +57,8 @@ def query(
         if count:
             _write_count(reader, selection, exact)
         else:
-            _write(reader, cast(QueryOptions, {**selection, "sort": sort}), limit, form)
+            options = cast(QueryOptions, {**selection, "sort": sort})
+            _write(reader, options, _LIMIT if limit is None else limit, form or Format.TABLE)
 
 
 def _write_count(reader: SignalQuery, selection: Selection, exact: bool) -> None:

@@ -60,7 +60,8 @@ class SupabaseStore:
         self._client = client
         self._producer = producer
         self._account_id = account_id
-        self._query = client.query()
+        # A replica that is behind lacks what the manager has written, or has its old status.
+        self._query = client.query(replica=False)
 
     def publish(self, signal: Signal, done: Callable[[DeliveryReport], object]) -> None:
         self._producer.publish(signal, account_id=self._account_id, on_delivery=done)

@@ -29,6 +29,7 @@ class Machine:
     def __init__(self, options: dict[str, Any]) -> None:
         self.wanted = options.pop("wanted", None)
         self.unclear = options.pop("unclear_events", [])
+        self.gone = options.pop("gone_events", [])
         follows_events = options.pop("events", False)
         self.subscription = Subscription(
             lambda signal: self._wants(signal.seq),
@@ -54,7 +55,8 @@ class Machine:
             case "ask":
                 self._ask()
             case "page":
-                self._page(step["signals"], step["last_seq"], more=step["more"])
+                asked_at = self.now - step.get("asked_ago", 0)
+                self._page(step["signals"], step["last_seq"], more=step["more"], asked_at=asked_at)
             case "head":
                 self._head(**{name: value for name, value in step.items() if name != "do"})
             case "broadcast":
@@ -119,11 +121,12 @@ class Machine:
     def _events_page(self, events: list[list[Any]], last_seq: int) -> None:
         query = self.subscription.next_event_query()
         assert query is not None, "no query of events is wanted"
+        brought = set(self.unclear) - set(self.gone)
         found = tuple(
-            replace(one, signal=signal(one.signal_seq)) if one.seq in self.unclear else one
+            replace(one, signal=signal(one.signal_seq)) if one.seq in brought else one
             for one in self._events(events)
         )
-        self.subscription.event_page(query, EventPage(found, last_seq))
+        self.subscription.event_page(query, EventPage(found, last_seq), asked_at=self.now)
 
     def _sent_at(self, step: dict[str, Any]) -> datetime:
         return START + timedelta(seconds=self.now - step.get("late", 0))
@@ -134,6 +137,7 @@ class Machine:
         last_event_seq: int = 0,
         broadcast_interval_ms: float = 0,
         check_interval_ms: float | None = None,
+        asked_ago: float = 0,
     ) -> None:
         self.subscription.head(
             last_seq,
@@ -141,6 +145,7 @@ class Machine:
             broadcast_interval=broadcast_interval_ms / 1000,
             check_interval=None if check_interval_ms is None else check_interval_ms / 1000,
             database_time=START + timedelta(seconds=self.now),
+            asked_at=self.now - asked_ago,
         )
 
     def _ask(self) -> None:
@@ -148,11 +153,14 @@ class Machine:
         assert query is not None, "no query is wanted"
         self.asked.append(query)
 
-    def _page(self, seqs: list[int], last_seq: int, *, more: bool) -> None:
+    def _page(
+        self, seqs: list[int], last_seq: int, *, more: bool, asked_at: float | None = None
+    ) -> None:
         if not self.asked:
             self._ask()
         page = Page(signals(seqs), "more" if more else None, last_seq)
-        self.subscription.page(self.asked.popleft(), page)
+        asked_at = self.now if asked_at is None else asked_at
+        self.subscription.page(self.asked.popleft(), page, asked_at=asked_at)
 
     def _take(self, count: int) -> None:
         for _ in range(count):

@@ -45,6 +45,15 @@ export interface CoverageOptions {
 /** A query after it returns nothing, only where the account is. */
 const BEYOND_EVERY_SEQ = Number.MAX_SAFE_INTEGER;
 
+/** A service that does not answer is not asked for fewer at once. */
+const SMALLEST_PAGE = 10;
+
+/** The same query for half as many each time that it went unanswered: fewer may come in time. */
+export function smaller(query: SeqQuery, unanswered: number): SeqQuery {
+  const half = Math.max(Math.floor(query.pageSize / 2 ** unanswered), SMALLEST_PAGE);
+  return { ...query, pageSize: Math.min(query.pageSize, half) };
+}
+
 /** Turns broadcasts and answers, in whatever order they come, into each item once, by seq. */
 export class Coverage<T extends Numbered> {
   readonly #matches: (item: T) => boolean;

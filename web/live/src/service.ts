@@ -1,7 +1,7 @@
 /** Questions to the service over HTTP: pages of signals and events, and where the account is. */
 
 import type { AccessToken } from "./access_token.ts";
-import type { SeqQuery } from "./coverage.ts";
+import { type SeqQuery, smaller } from "./coverage.ts";
 import { needsSignal, parametersOf, type SignalFilter } from "./filter.ts";
 import { unlessAborted } from "./waiting.ts";
 import { type EventPage, eventPageOf, type Head, headOf, isObject } from "./wire.ts";
@@ -39,7 +39,10 @@ export interface ServiceOptions {
   readonly fetch: typeof fetch;
 }
 
+/** A page that has not come by then is asked for again, half of it and with twice the time. */
 const PAGE_MS = 5000;
+/** An answer that was lost on its way is waited for no longer. */
+const LONGEST_PAGE_MS = 10_000;
 /** A check is asked anew after so long; sooner would only add to what a busy service has to do. */
 const HEAD_MS = 4000;
 const LONGEST_RETRY_AFTER_MS = 30_000;
@@ -51,23 +54,37 @@ export class Service {
     this.#options = options;
   }
 
-  page(filter: SignalFilter, query: SeqQuery, signal: AbortSignal): Promise<Page> {
+  /** The answer to a query that has gone `unanswered` so often. */
+  page(
+    filter: SignalFilter,
+    query: SeqQuery,
+    unanswered: number,
+    signal: AbortSignal,
+  ): Promise<Page> {
     const parameters = {
       ...parametersOf(filter),
       after_seq: query.afterSeq,
-      page_size: query.pageSize,
+      page_size: smaller(query, unanswered).pageSize,
       sort: "seq",
     };
-    return this.#ask("/functions/v1/query-signals", parameters, pageOf, PAGE_MS, signal);
+    const withinMs = pageMs(unanswered);
+    return this.#ask("/functions/v1/query-signals", parameters, pageOf, withinMs, signal);
   }
 
-  eventPage(filter: SignalFilter, query: SeqQuery, signal: AbortSignal): Promise<EventPage> {
+  /** The same for events. */
+  eventPage(
+    filter: SignalFilter,
+    query: SeqQuery,
+    unanswered: number,
+    signal: AbortSignal,
+  ): Promise<EventPage> {
     const parameters = {
       after_seq: query.afterSeq,
-      page_size: query.pageSize,
+      page_size: smaller(query, unanswered).pageSize,
       with_signals: needsSignal(filter),
     };
-    return this.#ask("/rest/v1/rpc/query_events", parameters, eventPageOf, PAGE_MS, signal);
+    const withinMs = pageMs(unanswered);
+    return this.#ask("/rest/v1/rpc/query_events", parameters, eventPageOf, withinMs, signal);
   }
 
   head(signal: AbortSignal): Promise<Head> {
@@ -108,6 +125,10 @@ export class Service {
       signal,
     }).catch(unanswered(path));
   }
+}
+
+function pageMs(unanswered: number): number {
+  return Math.min(PAGE_MS * (1 + unanswered), LONGEST_PAGE_MS);
 }
 
 function unanswered(what: string): (error: unknown) => never {

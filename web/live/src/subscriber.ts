@@ -4,7 +4,7 @@ import type { RealtimeClientOptions } from "@supabase/realtime-js";
 import { type AccessToken, accountOf } from "./access_token.ts";
 import { LiveChannel } from "./channel.ts";
 import { checkFilter, eventMatcherOf, matcherOf, type SignalFilter } from "./filter.ts";
-import type { Loss } from "./loss.ts";
+import { leastPauseMs, type Loss, lossOf } from "./loss.ts";
 import { Service, ServiceError, UnansweredError } from "./service.ts";
 import { type News, type Reason, type State, Subscription } from "./subscription.ts";
 import { delay, pauseBefore, Pulse, unlessAborted } from "./waiting.ts";
@@ -50,8 +50,6 @@ export interface SubscriberOptions {
 const PROMPT_MS = 500;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 3000;
-/** Half of the longest pause: a plan has hardly more connections than joins in a second. */
-const LONGEST_PAUSE_AT_LIMIT_MS = 4000;
 
 /**
  * Follows the signals of one account, and if asked what becomes of them.
@@ -76,6 +74,7 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
   /** What a callback has not done with. */
   #inHand: News | null = null;
   #wasLive = false;
+  #lastLoss = lossOf("");
   #told: readonly [State, Reason | null] = ["connecting", "not_joined"];
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -177,8 +176,8 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     if (this.#running !== null) return;
     const work = [
       this.#stayJoined(),
-      this.#keepAsking(() => this.#fillGap()),
-      this.#keepAsking(() => this.#fillEventGap()),
+      this.#keepAsking((unanswered) => this.#fillGap(unanswered)),
+      this.#keepAsking((unanswered) => this.#fillEventGap(unanswered)),
       this.#keepAsking(() => this.#subscription.checkWanted ? this.#check() : null),
     ];
     this.#running = Promise.all(work.map((one) => one.catch((error) => this.#fail(error))));
@@ -212,9 +211,7 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
       this.#wasLive = false;
       await this.#channel.hold();
       if (this.#wasLive) attempt = 1;
-      const limitMs = (1 + Math.random()) *
-        Math.min(1000 * 2 ** attempt, LONGEST_PAUSE_AT_LIMIT_MS);
-      await this.#pause(attempt, this.reason === "rate_limited" ? limitMs : 0);
+      await this.#pause(attempt, leastPauseMs(attempt, this.#lastLoss));
     }
   }
 
@@ -235,11 +232,11 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
   }
 
   /** Ask the database again and again: `askOnce` answers null when it has nothing to ask. */
-  async #keepAsking(askOnce: () => Promise<void> | null): Promise<void> {
+  async #keepAsking(askOnce: (unanswered: number) => Promise<void> | null): Promise<void> {
     for (let attempt = 1; !this.#isClosed; attempt++) {
       try {
         // At once: a change between looking and waiting would go unnoticed.
-        await (askOnce() ?? this.#changed.next());
+        await (askOnce(attempt - 1) ?? this.#changed.next());
         attempt = 0;
       } catch (error) {
         if (this.#isClosed) return;
@@ -250,16 +247,18 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     }
   }
 
-  #fillGap(): Promise<void> | null {
+  #fillGap(unanswered: number): Promise<void> | null {
     const query = this.#subscription.nextQuery();
-    return query && this.#service.page(this.#filter, query, this.#closing.signal)
-      .then((page) => this.#note(() => this.#subscription.page(query, page)));
+    const askedAt = this.#now;
+    return query && this.#service.page(this.#filter, query, unanswered, this.#closing.signal)
+      .then((page) => this.#note(() => this.#subscription.page(query, page, askedAt)));
   }
 
-  #fillEventGap(): Promise<void> | null {
+  #fillEventGap(unanswered: number): Promise<void> | null {
     const query = this.#subscription.nextEventQuery();
-    return query && this.#service.eventPage(this.#filter, query, this.#closing.signal)
-      .then((page) => this.#note(() => this.#subscription.eventPage(query, page)));
+    const askedAt = this.#now;
+    return query && this.#service.eventPage(this.#filter, query, unanswered, this.#closing.signal)
+      .then((page) => this.#note(() => this.#subscription.eventPage(query, page, askedAt)));
   }
 
   async #check(): Promise<void> {
@@ -269,7 +268,8 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     const databaseTime = this.#now < askedAt + PROMPT_MS ? head.databaseTime : null;
     // A little earlier than the service says, each by another time: not all at once.
     const check_interval_ms = head.check_interval_ms && head.check_interval_ms * this.#checkEarly;
-    this.#note(() => this.#subscription.head({ ...head, check_interval_ms, databaseTime }));
+    const told = { ...head, check_interval_ms, databaseTime };
+    this.#note(() => this.#subscription.head(told, askedAt));
   }
 
   async #callBack(): Promise<void> {
@@ -299,7 +299,8 @@ export class SignalSubscriber implements AsyncIterableIterator<StoredSignal>, As
     return news;
   }
 
-  #takeInLoss({ reason, said }: Loss): void {
+  #takeInLoss(loss: Loss): void {
+    const { reason, said } = this.#lastLoss = loss;
     if (!this.#isClosed) this.#problem(`The live channel is lost (${said}); joining again`);
     this.#note(() => this.#subscription.left(reason));
   }

@@ -125,9 +125,8 @@ export class Subscription {
   #now = 0;
   /** What time it was in the database, and when that was. */
   #databaseTime: { readonly time: number; readonly notedAt: number } | null = null;
-  #answeredAt = 0;
-  #provenAt = 0;
-  #checkAt: number;
+  #checkedAt = 0;
+  #dueAt = Infinity;
   #joined = false;
   #everJoined = false;
   #replicating = false;
@@ -149,7 +148,7 @@ export class Subscription {
     this.#matchesEvent = matchesEvent;
     if (matchesEvent !== undefined) {
       this.#events = new Strand(
-        new Coverage((event: FoundEvent) => matchesEvent(event) !== false, {
+        new Coverage((event: FoundEvent) => matchesEvent(event) === true, {
           ...sizes,
           afterSeq: options.afterEventSeq,
         }),
@@ -158,7 +157,6 @@ export class Subscription {
     this.#strands = this.#events === null ? [this.#signals] : [this.#signals, this.#events];
     this.#keepsInterval = options.checkIntervalMs !== undefined;
     this.#checkIntervalMs = options.checkIntervalMs ?? CHECK_INTERVAL_MS;
-    this.#checkAt = this.#checkIntervalMs;
     this.#ownChannel = options.ownChannel ?? false;
   }
 
@@ -254,7 +252,7 @@ export class Subscription {
 
   /** Want a check now: a broadcast came that cannot be read, say. */
   checkDue(): void {
-    this.#checkAt = this.#now;
+    this.#dueAt = Math.min(this.#dueAt, this.#now);
   }
 
   close(reason: "closed_by_user" | "failed" = "closed_by_user"): void {
@@ -277,27 +275,27 @@ export class Subscription {
     this.#takeIn(this.#events, { firstSeq: first_seq, lastSeq: last_seq, items }, sentAt);
   }
 
-  /** Take in the answer to a query, however long ago it was asked. */
-  page(query: SeqQuery, { signals, next_cursor, last_seq }: Page): void {
+  /** Take in the answer to a query, and when that was asked. */
+  page(query: SeqQuery, { signals, next_cursor, last_seq }: Page, askedAt = this.#now): void {
     const newest = signals.at(-1)?.seq ?? 0;
     const isComplete = next_cursor === null;
     const throughSeq = isComplete ? last_seq : Math.max(newest, query.afterSeq);
     this.#signals.coverage.answer(query, { items: signals, throughSeq, lastSeq: last_seq });
     const shown = this.#ownChannel ? newest : last_seq;
-    this.#answeredBy(this.#signals, last_seq, shown, isComplete);
+    this.#answeredBy(this.#signals, last_seq, shown, isComplete, askedAt);
   }
 
-  /** Take in the answer to a query of events. */
-  eventPage(query: SeqQuery, { events, last_seq }: EventPage): void {
+  /** Take in the answer to a query of events, and when that was asked. */
+  eventPage(query: SeqQuery, { events, last_seq }: EventPage, askedAt = this.#now): void {
     if (this.#events === null) return;
     const throughSeq = events.at(-1)?.seq ?? last_seq;
     this.#events.coverage.answer(query, { items: events, throughSeq, lastSeq: last_seq });
     this.#signalsAreKnownBy(events);
-    this.#answeredBy(this.#events, last_seq, last_seq, throughSeq >= last_seq);
+    this.#answeredBy(this.#events, last_seq, last_seq, throughSeq >= last_seq, askedAt);
   }
 
-  /** Take in the answer to a check. */
-  head(head: Head): void {
+  /** Take in the answer to a check, and when that was asked. */
+  head(head: Head, askedAt = this.#now): void {
     this.#intervalMs = head.broadcast_interval_ms;
     if (!this.#keepsInterval && head.check_interval_ms !== null) {
       this.#checkIntervalMs = head.check_interval_ms;
@@ -305,14 +303,16 @@ export class Subscription {
     if (head.databaseTime !== null) {
       this.#databaseTime = { time: head.databaseTime, notedAt: this.#now };
     }
+    this.#checkedAt = Math.max(this.#checkedAt, askedAt);
+    if (askedAt >= this.#dueAt) this.#dueAt = Infinity;
     this.#signals.coverage.known(head.last_seq);
-    this.#events?.coverage.known(head.last_event_seq);
-    this.#events?.shown(head.last_event_seq, this.#now, this.#latenessMs);
-    this.#answered();
-    if (!this.#ownChannel) {
-      this.#signals.shown(head.last_seq, this.#now, this.#latenessMs);
-    } else if (!this.#signals.coverage.isBehind) {
-      this.#signals.shown(0, this.#now, this.#latenessMs);
+    let shown: number | null = head.last_seq;
+    // Of one trader only that there is no more, when nothing has to be fetched.
+    if (this.#ownChannel) shown = this.#signals.coverage.isBehind ? null : 0;
+    this.#checked(this.#signals, shown, askedAt);
+    if (this.#events !== null) {
+      this.#events.coverage.known(head.last_event_seq);
+      this.#checked(this.#events, head.last_event_seq, askedAt);
     }
     this.#judge();
   }
@@ -357,6 +357,17 @@ export class Subscription {
     return this.#strands.some(({ coverage }) => coverage.isBehind);
   }
 
+  get #provenAt(): number {
+    return Math.min(...this.#strands.map(({ provenAt }) => provenAt));
+  }
+
+  get #checkAt(): number {
+    // The clock of this machine and that of the database may not drift apart unnoticed.
+    const clockAt = this.#checkedAt + Math.max(CLOCK_MS, this.#checkIntervalMs);
+    const proofAt = this.#provenAt + this.#checkIntervalMs;
+    return Math.min(proofAt, clockAt, this.#dueAt, ...this.#strands.map(({ askAt }) => askAt));
+  }
+
   get #unreachableAt(): number {
     return this.#provenAt + this.#checkIntervalMs + CHECK_MS;
   }
@@ -383,49 +394,64 @@ export class Subscription {
     sentAt: number,
   ): void {
     strand.broadcast(message, this.#joined);
-    if (this.#isOnTime(sentAt) && !this.#missing && !this.#isBehind) this.#proven();
+    const ageMs = this.#ageMs(sentAt);
+    if (ageMs < -GRACE_MS) {
+      this.#databaseTime = null; // The clocks have drifted apart.
+      this.checkDue();
+    } else if (ageMs < GRACE_MS && !strand.missing && !strand.coverage.isBehind) {
+      strand.proven(this.#now);
+    }
     this.#judge();
   }
 
-  /** Whether a broadcast shows what is stored now: all may be late by the same time. */
-  #isOnTime(sentAt: number): boolean {
-    if (this.#databaseTime === null) return false;
+  /** How long ago a broadcast was sent: all may be late by the same time. */
+  #ageMs(sentAt: number): number {
+    if (this.#databaseTime === null) return Infinity;
     const { time, notedAt } = this.#databaseTime;
-    return time + this.#now - notedAt - sentAt < GRACE_MS;
+    return time + this.#now - notedAt - sentAt;
   }
 
-  /** Conclude what follows from an answer beside what it brought. */
+  /** Conclude what follows from a page beside what it brought. */
   #answeredBy<T extends SignalEvent | StoredSignal>(
     strand: Strand<T>,
     lastSeq: number,
     shown: number,
     isComplete: boolean,
+    askedAt: number,
   ): void {
-    this.#answered();
+    strand.proven(askedAt);
     if (this.#replicating && !strand.isAnswerable && strand.coverage.isSettled) {
       strand.becomeAnswerable(lastSeq, this.#now);
-      if (this.#missing) {
-        this.#checkAt = this.#now + Math.min(this.#latenessMs, this.#checkIntervalMs);
-      }
+      if (this.#missing) this.#dueAt = Math.min(this.#dueAt, this.#askAt);
     }
-    if (this.#intervalMs !== null && (isComplete || !strand.hasPushed(shown))) {
-      strand.shown(shown, this.#now, this.#latenessMs);
+    const mayTell = this.#intervalMs !== null && (isComplete || !strand.hasPushed(shown));
+    if (mayTell && strand.showsUnpushed(shown, askedAt, this.#latenessMs)) {
+      if (this.#ownChannel && this.#now < this.#checkedAt + GRACE_MS) {
+        strand.expect(shown, this.#now + this.#latenessMs);
+      } else {
+        strand.askAbout(shown, this.#askAt);
+      }
     }
     this.#judge();
   }
 
-  /** The database has just shown where the account is. */
-  #answered(): void {
-    this.#answeredAt = this.#now;
-    this.#proven();
+  /** When to ask about what the channel has not told of, if it does not tell before. */
+  get #askAt(): number {
+    return this.#now + Math.min(this.#latenessMs, this.#checkIntervalMs);
   }
 
-  /** It has just been shown where the account is, if only by a broadcast. */
-  #proven(): void {
-    this.#provenAt = this.#now;
-    // The clock of this machine and that of the database may not drift apart unnoticed.
-    const latest = this.#answeredAt + Math.max(CLOCK_MS, this.#checkIntervalMs);
-    this.#checkAt = Math.min(this.#now + this.#checkIntervalMs, latest);
+  /** Conclude what follows from a check, which tells how long a broadcast may take. */
+  #checked<T extends SignalEvent | StoredSignal>(
+    strand: Strand<T>,
+    shown: number | null,
+    askedAt: number,
+  ): void {
+    const until = this.#now + this.#latenessMs;
+    strand.proven(askedAt);
+    strand.checked(askedAt, until);
+    if (shown !== null && strand.showsUnpushed(shown, askedAt, this.#latenessMs)) {
+      strand.expect(shown, until);
+    }
   }
 
   /** Settle the state that follows from everything told so far. */

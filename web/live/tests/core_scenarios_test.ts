@@ -21,13 +21,15 @@ interface CoreOptions extends Record<string, unknown> {
   readonly events?: boolean;
   readonly after_event_seq?: number;
   readonly unclear_events?: readonly number[];
+  readonly gone_events?: readonly number[];
 }
 
 /** A subscription that is told the steps of a scenario. */
 class Machine {
   readonly #subscription: Subscription;
   readonly #asked: SeqQuery[] = [];
-  readonly #unclear: readonly number[];
+  /** The events that a page brings with their signals. */
+  readonly #withSignal: readonly number[];
   #now = 0;
   #taken: (number | string)[] = [];
 
@@ -42,10 +44,11 @@ class Machine {
       events,
       after_event_seq,
       unclear_events = [],
+      gone_events = [],
       ...unknown
     } = options as CoreOptions;
     deepStrictEqual(unknown, {}, "an option of the scenario is not known here");
-    this.#unclear = unclear_events;
+    this.#withSignal = unclear_events.filter((seq) => !gone_events.includes(seq));
     const wants = (seq: number) => wanted?.includes(seq) ?? true;
     this.#subscription = new Subscription(({ seq }) => wants(seq), {
       afterSeq: after_seq ?? undefined,
@@ -84,7 +87,7 @@ class Machine {
       case "ask":
         return this.#ask();
       case "page":
-        return this.#page(given.signals, given.last_seq, given.more);
+        return this.#page(given.signals, given.last_seq, given.more, given.asked_ago);
       case "head":
         return this.#head(given);
       case "broadcast":
@@ -150,29 +153,31 @@ class Machine {
     this.#asked.push(query);
   }
 
-  #page(seqs: readonly number[], last_seq: number, more: boolean): void {
+  #page(seqs: readonly number[], last_seq: number, more: boolean, askedAgo = 0): void {
     if (this.#asked.length === 0) this.#ask();
     const page = { signals: seqs.map(signalAt), next_cursor: more ? "more" : null, last_seq };
-    this.#subscription.page(this.#asked.shift()!, page);
+    this.#subscription.page(this.#asked.shift()!, page, this.#now - 1000 * askedAgo);
   }
 
   #eventsPage(told: readonly EventTold[], last_seq: number): void {
     const query = this.#subscription.nextEventQuery();
     ok(query, "no query of events is wanted");
     const events = eventsAt(told).map((event) =>
-      this.#unclear.includes(event.seq) ? { ...event, signal: signalAt(event.signal_seq) } : event
+      this.#withSignal.includes(event.seq)
+        ? { ...event, signal: signalAt(event.signal_seq) }
+        : event
     );
-    this.#subscription.eventPage(query, { events, last_seq });
+    this.#subscription.eventPage(query, { events, last_seq }, this.#now);
   }
 
-  #head(given: Partial<Head>): void {
+  #head(given: Partial<Head> & { readonly asked_ago?: number }): void {
     this.#subscription.head({
       last_seq: given.last_seq ?? 0,
       last_event_seq: given.last_event_seq ?? 0,
       broadcast_interval_ms: given.broadcast_interval_ms ?? 0,
       check_interval_ms: given.check_interval_ms ?? null,
       databaseTime: this.#now,
-    });
+    }, this.#now - 1000 * (given.asked_ago ?? 0));
   }
 
   #take(count: number): void {
