@@ -231,6 +231,8 @@ begin
       cardinality(read_filter.timeframes), cardinality(read_filter.actions),
       cardinality(read_filter.statuses), cardinality(read_filter.tags)),
     read_filter.symbol_prefix);
+  v_query.from_time := private.known_time(read_filter.from_time, '-infinity');
+  v_query.to_time := private.known_time(read_filter.to_time, 'infinity');
   -- Each list in one order, and without what is said twice: what asks for the same has the same digest.
   v_query := private.filter_symbols(v_query, read_filter.symbols, read_filter.symbol_prefix);
   if read_filter.traders is not null then
@@ -245,6 +247,10 @@ begin
     v_query.statuses := array(
       select status from unnest(private.statuses()) as status
       where status = any(read_filter.statuses));
+    -- A status is not looked for by index: that none is asked for must be known before the search.
+    if v_query.statuses = '{}' then
+      v_query.to_time := '-infinity';
+    end if;
   end if;
   if read_filter.tags is not null then
     v_query.tags := array(
@@ -257,8 +263,6 @@ begin
   v_query.max_confidence := read_filter.max_confidence;
   v_query.min_price := read_filter.min_price;
   v_query.max_price := read_filter.max_price;
-  v_query.from_time := private.known_time(read_filter.from_time, '-infinity');
-  v_query.to_time := private.known_time(read_filter.to_time, 'infinity');
   v_query.after_seq := greatest(read_filter.after_seq, 0);
   v_query.until_seq := coalesce(read_filter.until_seq, 9223372036854775807);
   v_query.digest := hashtextextended(encode(record_send(v_query), 'hex'), 0);

@@ -386,6 +386,8 @@ declare
   v_is_by_time boolean := query.sort in ('newest', 'oldest');
   v_is_seq_tested boolean := not v_is_by_time or segment.first_seq <= query.after_seq
     or segment.last_seq > query.until_seq;
+  -- To find an element of unequal length all before it are passed, unless the array is in a variable.
+  v_metadata jsonb[] := case when query.tags is not null then segment.metadata_values end;
 begin
   return array(
     select n
@@ -404,8 +406,7 @@ begin
         end as confidence,
         case
           when num_nonnulls(query.min_price, query.max_price) > 0 then segment.price_values[:]
-        end as price,
-        case when query.tags is not null then segment.metadata_values[:] end as metadata
+        end as price
       offset 0
     ) as part
     cross join unnest(positions) as n
@@ -418,7 +419,7 @@ begin
       and (part.confidence[n] <= query.max_confidence) is not false
       and (part.price[n] >= query.min_price) is not false
       and (part.price[n] <= query.max_price) is not false
-      and (coalesce(part.metadata[n], '{}') @> any(query.tags)) is not false
+      and (coalesce(v_metadata[n], '{}') @> any(query.tags)) is not false
       and (value.seq > query.after_seq) is not false
       and (value.seq <= query.until_seq) is not false
     order by case when v_is_by_time then n else value.seq end
@@ -572,6 +573,7 @@ declare
   v_last private.signals := v_signals[query.row_limit];
   v_segments refcursor := private.open_segments(query);
   v_segment private.segments;
+  v_signal private.signals;
   v_positions integer[];
 begin
   loop
@@ -583,7 +585,10 @@ begin
     continue when query.sort = 'seq' and v_segment.first_seq > v_last.seq;
     v_positions := private.matching_positions(v_query, v_segment);
     continue when v_positions = '{}';
-    v_signals := v_signals || private.signals_at_positions(v_segment, v_positions);
+    -- One by one: "||" would copy all that are found already for each segment.
+    foreach v_signal in array private.signals_at_positions(v_segment, v_positions) loop
+      v_signals := array_append(v_signals, v_signal);
+    end loop;
     continue when cardinality(v_signals) < query.row_limit;
     v_signals := private.first_signals(query, v_signals);
     v_last := v_signals[query.row_limit];
@@ -684,11 +689,13 @@ declare
   v_window bigint := query.row_limit;
   v_widest bigint := case query.sort when 'seq' then 1000000000000 else 50000 end;
   v_found private.signals[];
+  v_signal private.signals;
   v_signals private.signals[] := array[]::private.signals[];
 begin
   v_query.sort := 'seq';
   v_rest.until_seq := least(query.until_seq, signals_in_order.last_seq);
-  while v_rest.after_seq < v_rest.until_seq and v_rest.row_limit > 0 loop
+  while v_rest.after_seq < v_rest.until_seq and v_rest.row_limit > 0
+    and query.from_time < query.to_time loop
     -- seq has no gaps, so without a filter the first window is the page.
     if query.sort = 'seq' then
       v_query.after_seq := v_rest.after_seq;
@@ -709,7 +716,9 @@ begin
     if query.sort = '-seq' then
       v_found := private.first_signals(v_rest, v_found);
     end if;
-    v_signals := v_signals || v_found;
+    foreach v_signal in array v_found loop
+      v_signals := array_append(v_signals, v_signal);
+    end loop;
     v_rest.row_limit := v_rest.row_limit - cardinality(v_found);
     v_window := least(v_window * 4, v_widest);
   end loop;

@@ -1,6 +1,8 @@
 -- query_signals: pages of the caller's signals in any order, with their status and what came of them.
 -- By time and seq the search finds a page; what has no index is found first, and then ordered or picked.
--- Must never break: pages joined are the list; and what one page reads is bounded, whatever is asked.
+-- Must never break: pages joined are the list. Bounded are what is sorted and what is looked at for a
+-- status; a filter without an index (tags, confidence, price) that few signals pass reads on until the
+-- page is full, or the statement timeout ends it.
 
 create function private.signal_fields()
 returns text[]
@@ -79,13 +81,16 @@ declare
   v_most constant integer := 10000;
   v_query private.signal_query := query;
   v_found private.signals[];
+  v_signal private.signals;
   v_last private.signals;
   v_looked_at integer := 0;
 begin
   signals := array[]::private.signals[];
   loop
     v_found := private.found_signals(v_query, account);
-    signals := signals || private.with_status(query, v_found, account);
+    foreach v_signal in array private.with_status(query, v_found, account) loop
+      signals := array_append(signals, v_signal);
+    end loop;
     v_looked_at := v_looked_at + cardinality(v_found);
     exit when cardinality(v_found) < v_query.row_limit
       or cardinality(signals) >= query.row_limit;

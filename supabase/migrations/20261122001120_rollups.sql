@@ -76,7 +76,7 @@ create table private.rollup_heads (
   seq bigint not null,
   rolled_up_at timestamptz not null,
   account_no integer primary key,
-  constraint seq_is_positive check (seq > 0)
+  constraint seq_is_not_negative check (seq >= 0)
 );
 
 comment on table private.rollup_heads is
@@ -104,12 +104,14 @@ as $$
     signal.bucket,
     min(signal.generated_at),
     max(signal.generated_at),
-    sum(signal.confidence),
-    regr_sxx(signal.confidence, signal.confidence),
+    -- What is much closer to 0 becomes 0: divided or squared it may be no double, which PostgreSQL
+    -- refuses (22003). Other numbers stay as they are.
+    sum(signal.confidence) + 1e-100 - 1e-100,
+    regr_sxx(signal.confidence, signal.confidence) + 1e-200 - 1e-200,
     min(signal.confidence),
     max(signal.confidence),
-    sum(signal.price),
-    regr_sxx(signal.price, signal.price),
+    sum(signal.price) + 1e-100 - 1e-100,
+    regr_sxx(signal.price, signal.price) + 1e-200 - 1e-200,
     min(signal.price),
     max(signal.price),
     (array_agg(signal.price order by signal.generated_at))[1],
@@ -135,7 +137,9 @@ as $$
   group by signal.account_no, signal.trader_no, signal.symbol, signal.timeframe, signal.bucket
 $$;
 
-comment on function private.rollups_of is 'The given signals, summed up at one resolution.';
+comment on function private.rollups_of is
+'The given signals, summed up at one resolution. A sum below 1e-116, and one of squares below 1e-216,
+is 0.';
 
 create function private.merged_rollup(
   stored private.rollups,
@@ -310,23 +314,14 @@ $$;
 comment on function private.add_rollups is
 'Merges rollups of signals that were never added before.';
 
-create function private.rollup_step()
+create function private.roll_up(ranges private.seq_range[])
 returns bigint
 language plpgsql
 set search_path = ''
--- The lock is held for one step; who waits longer than some of them should say so.
-set lock_timeout = '5s'
 as $$
 declare
-  v_ranges private.seq_range[];
-  v_signals private.signals[];
-  v_added private.rollups[];
-begin
-  -- Two at once would merge the same signals twice.
-  perform pg_advisory_xact_lock(hashtext('private.rollup_step'));
-  v_ranges := array(select range from private.next_to_roll_up(10000) as range);
-  v_signals := private.signals_in(v_ranges);
-  v_added := array(
+  v_signals private.signals[] := private.signals_in(ranges);
+  v_added private.rollups[] := array(
     select added
     from (
       select each.resolution, private.kept_since(each.resolution) as since
@@ -336,6 +331,7 @@ begin
     cross join lateral private.rollups_of(v_signals, kept.resolution) as added
     where added.bucket >= kept.since
   );
+begin
   perform private.ensure_partitions(
     'private.rollups_' || added.resolution, min(added.bucket), max(added.bucket))
   from unnest(v_added) as added
@@ -345,17 +341,74 @@ begin
   perform private.add_rollups(v_added);
   insert into private.rollup_heads as head (account_no, seq, rolled_up_at)
   select range.account_no, range.last_seq, private.clock()
-  from unnest(v_ranges) as range
+  from unnest(roll_up.ranges) as range
   on conflict (account_no) do update
   set seq = excluded.seq, rolled_up_at = excluded.rolled_up_at;
   return (
     select coalesce(sum(range.last_seq - range.first_seq + 1), 0)
-    from unnest(v_ranges) as range);
+    from unnest(roll_up.ranges) as range);
+end
+$$;
+
+comment on function private.roll_up is
+'Merges the signals of these ranges into the rollups; returns how many.';
+
+create function private.roll_up_each(ranges private.seq_range[])
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_range private.seq_range;
+  v_signals bigint := 0;
+begin
+  foreach v_range in array ranges loop
+    begin
+      v_signals := v_signals + private.roll_up(array[v_range]);
+    exception
+      when data_exception then
+        raise warning 'Cannot roll up account % from seq %: % %',
+          v_range.account_no, v_range.first_seq, sqlstate, sqlerrm
+          using hint = 'It waits, and is tried again after the others.';
+        insert into private.rollup_heads as head (account_no, seq, rolled_up_at)
+        values (v_range.account_no, v_range.first_seq - 1, private.clock())
+        on conflict (account_no) do update set rolled_up_at = excluded.rolled_up_at;
+    end;
+  end loop;
+  return v_signals;
+end
+$$;
+
+comment on function private.roll_up_each is
+'As roll_up, but an account whose numbers cannot be summed up is left out, and goes to the end of the
+queue. operations_health counts its signals as waiting.';
+
+create function private.rollup_step()
+returns bigint
+language plpgsql
+set search_path = ''
+-- The lock is held for one step; who waits longer than some of them should say so.
+set lock_timeout = '5s'
+as $$
+declare
+  v_ranges private.seq_range[];
+begin
+  -- Two at once would merge the same signals twice.
+  perform pg_advisory_xact_lock(hashtext('private.rollup_step'));
+  v_ranges := array(select range from private.next_to_roll_up(10000) as range);
+  begin
+    return private.roll_up(v_ranges);
+  exception
+    -- Together is much faster; one by one shows whose numbers it is.
+    when data_exception then
+      return private.roll_up_each(v_ranges);
+  end;
 end
 $$;
 
 comment on function private.rollup_step is
-'Merges the next 10,000 signals at most into the rollups; returns how many, 0 when all are in.';
+'Merges the next 10,000 signals at most into the rollups; returns how many: 0 when all are in, or what
+is next cannot be summed up.';
 
 create function private.rollup_differences(of_account_no integer default null)
 returns table (
@@ -434,10 +487,12 @@ begin
       and abs(stored.confidence_sum - recounted.confidence_sum) <= 1e-12 * recounted.signals
       and abs(stored.confidence_squares - recounted.confidence_squares)
         <= 1e-12 * recounted.signals
-      and abs(stored.price_sum - recounted.price_sum) <= 1e-12 * recounted.price_magnitude
+      -- 1e-100 and its square are for what rollups_of makes 0.
+      and abs(stored.price_sum - recounted.price_sum)
+        <= 1e-12 * (recounted.price_magnitude + 1e-100)
       and abs(stored.price_squares - recounted.price_squares)
-        <= 1e-9 * recounted.price_squares
-          + 1e-14 * recounted.price_magnitude ^ 2 / recounted.signals
+        <= 1e-9 * (recounted.price_squares + 1e-200)
+          + 1e-14 * (recounted.price_magnitude + 1e-100) ^ 2 / recounted.signals
     ) is not true;
 end
 $$;

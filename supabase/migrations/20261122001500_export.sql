@@ -7,6 +7,16 @@ create domain private."application/octet-stream" as bytea;
 comment on domain private."application/octet-stream" is
 'What a function returns that answers with bytes: PostgREST sends them as they are, unquoted.';
 
+create function private.most_signals_located()
+returns integer
+language sql
+immutable
+set search_path = ''
+as $$ select 200000 $$;
+
+comment on function private.most_signals_located is
+'How many signals that are not packed are looked at to find the ends of a range of seq.';
+
 create function private.seqs_between(
   account private.accounts,
   from_time timestamptz,
@@ -18,33 +28,41 @@ language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  v_most integer := private.most_signals_located();
+  -- Before the first that is not packed, or after the last of all, an index or the account tells.
+  v_is_from_first boolean :=
+    seqs_between.from_time <= account.packed_until or seqs_between.from_time = '-infinity';
+  v_is_to_last boolean := seqs_between.to_time > private.clock() + interval '1 minute';
 begin
   select
     least(hot.first_seq, packed.first_seq), greatest(hot.last_seq, packed.last_seq)
   into seqs_between.first_seq, seqs_between.last_seq
   from (
     select
-      -- With + 0 the span is read by time: by seq, all signals before it would be looked at. For the
-      -- ends of the table neither is needed.
       case
-        when seqs_between.from_time <= account.packed_until or seqs_between.from_time = '-infinity'
+        when v_is_from_first or located.signals > v_most
           then (
             select min(signal.seq) from private.signals as signal
             where signal.account_no = account.account_no)
-        else (
-          select min(signal.seq + 0) from private.signals as signal
-          where signal.account_no = account.account_no
-            and signal.generated_at >= seqs_between.from_time
-            and signal.generated_at < seqs_between.to_time)
+        else located.first_seq
       end as first_seq,
       case
-        when seqs_between.to_time > private.clock() + interval '1 minute' then account.last_seq
-        else (
-          select max(signal.seq + 0) from private.signals as signal
-          where signal.account_no = account.account_no
-            and signal.generated_at >= seqs_between.from_time
-            and signal.generated_at < seqs_between.to_time)
+        when v_is_to_last or located.signals > v_most then account.last_seq
+        else located.last_seq
       end as last_seq
+    from (
+      select count(*) as signals, min(signal.seq) as first_seq, max(signal.seq) as last_seq
+      from (
+        select stored.seq
+        from private.signals as stored
+        where stored.account_no = account.account_no
+          and stored.generated_at >= seqs_between.from_time
+          and stored.generated_at < seqs_between.to_time
+          and not (v_is_from_first and v_is_to_last)
+        limit v_most + 1
+      ) as signal
+    ) as located
   ) as hot
   cross join (
     select min(segment.first_seq) as first_seq, max(segment.last_seq) as last_seq
@@ -60,8 +78,8 @@ $$;
 
 comment on function private.seqs_between is
 'A range of seq that holds every signal of an account from from_time (inclusive) to to_time (exclusive):
-the ends of those that are not packed, if the span begins or ends among them, and of the segments that
-reach into it. Null where there is none.';
+the ends of those that are not packed, or where these are too many to look at, of all that are not; and of
+the segments that reach into the span. Null where there is none.';
 
 create function private.export_range(
   from_time timestamptz,
@@ -428,6 +446,7 @@ application/octet-stream. The answer is empty where no signal is. With statuses 
 one may have others.';
 
 grant select on private.exportable_signals to authenticated;
+grant execute on function private.most_signals_located to authenticated;
 grant execute on function private.seqs_between to authenticated;
 grant execute on function private.csv_header to authenticated;
 grant execute on function private.export_text to authenticated;

@@ -187,12 +187,13 @@ as $$
     count(*) filter (where signal.action = 2),
     count(*) filter (where signal.action = 3),
     count(*) filter (where signal.action = 4),
-    sum(signal.confidence),
-    regr_sxx(signal.confidence, signal.confidence),
+    -- As in private.rollups_of: what is much closer to 0 is 0.
+    sum(signal.confidence) + 1e-100 - 1e-100,
+    regr_sxx(signal.confidence, signal.confidence) + 1e-200 - 1e-200,
     min(signal.confidence),
     max(signal.confidence),
-    sum(signal.price),
-    regr_sxx(signal.price, signal.price),
+    sum(signal.price) + 1e-100 - 1e-100,
+    regr_sxx(signal.price, signal.price) + 1e-200 - 1e-200,
     min(signal.price),
     max(signal.price)
   from private.signals_of_series(request, piece) as signal
@@ -212,6 +213,7 @@ returns void
 language plpgsql
 stable
 set search_path = ''
+set plan_cache_mode = 'force_custom_plan'
 as $$
 declare
   v_most constant integer := 300000;
@@ -223,13 +225,16 @@ begin
       where rollup.account_no = request.account_no
         and rollup.resolution = require_readable_rollups.resolution
         and rollup.bucket >= lower(piece) and rollup.bucket < upper(piece)
+        and (rollup.trader_no = any(request.trader_nos)) is not false
+        and (rollup.symbol = any(request.symbols)) is not false
+        and (rollup.timeframe = any(request.timeframes)) is not false
       limit v_most + 1
     ) as stored), v_most, 'rollups to read');
 end
 $$;
 
 comment on function private.require_readable_rollups is
-'PT400 when more than 300,000 rollups of a piece would have to be looked at.';
+'PT400 when more than 300,000 rollups of a piece would have to be summed up.';
 
 create function private.parts_of_rollups(
   request private.series_request,

@@ -165,7 +165,9 @@ begin
     end if;
     if fill = 'linear' then
       for v_gap in coalesce(v_known, v_place) + 1..v_place - 1 loop
-        numbers[v_gap] := numbers[v_known] + (numbers[v_place] - numbers[v_known])
+        -- A step that divided would be no double any more (22003) becomes 0.
+        numbers[v_gap] := numbers[v_known]
+          + (numbers[v_place] - numbers[v_known] + 1e-200 - 1e-200)
           * (v_gap - v_known) / (v_place - v_known);
       end loop;
     end if;

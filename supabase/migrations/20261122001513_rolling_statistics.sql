@@ -53,13 +53,19 @@ set search_path = ''
 as $$
 declare
   v_decay double precision := 1 - 2.0 / (span + 1);
-  v_sum double precision := 0;
+  v_mean double precision;
   v_weight double precision := 0;
 begin
   for v_place in 1..coalesce(cardinality(numbers), 0) loop
-    v_sum := v_sum * v_decay + coalesce(numbers[v_place], 0);
-    v_weight := v_weight * v_decay + case when numbers[v_place] is null then 0 else 1 end;
-    numbers[v_place] := v_sum / nullif(v_weight, 0);
+    -- While nothing is known the weight nearly goes, and the mean stays; a sum would go with it.
+    v_weight := case when v_weight > 1e-300 then v_weight * v_decay else 0 end;
+    if numbers[v_place] is not null then
+      v_weight := v_weight + 1;
+      v_mean := coalesce(v_mean + (numbers[v_place] - v_mean) / v_weight, numbers[v_place]);
+      -- After many zeros it is 0: divided further, it would be no double (22003).
+      v_mean := v_mean + 1e-200 - 1e-200;
+    end if;
+    numbers[v_place] := v_mean;
   end loop;
   return numbers;
 end

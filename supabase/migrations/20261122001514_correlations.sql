@@ -16,6 +16,8 @@ as $$
   select
     -- Of equal numbers rounding may leave a deviation, and so a correlation.
     case when min(pair.x) < max(pair.x) and min(pair.y) < max(pair.y)
+      -- corr() divides by the root of their product, which must not be 0.
+      and least(regr_sxx(pair.y, pair.x), regr_syy(pair.y, pair.x)) > 1e-150
       then corr(pair.y, pair.x) end,
     count(*)
   from unnest(
@@ -188,6 +190,27 @@ $$;
 comment on function private.occurrences_of is
 'The times of the keys with the most signals, these first.';
 
+create function private.chance_of_any(
+  events integer,
+  chance double precision
+)
+returns double precision
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if events = 0 or chance >= 1 then
+    return least(events, 1);
+  end if;
+  -- Not (1 - chance) ^ events: what of many events is no double any more is an error (22003).
+  return 1 - exp(greatest(events * ln(1 - chance), -700));
+end
+$$;
+
+comment on function private.chance_of_any is
+'1 - (1 - chance)^events: how likely any of independent events is.';
+
 create function private.shown_co_occurrence(
   leader private.occurrences,
   follower private.occurrences,
@@ -208,8 +231,8 @@ begin
       'follower_signals', cardinality(follower.times),
       'trigger_rate', triggers.rate,
       'precursor_rate', precursors.signals::double precision / cardinality(follower.times),
-      'expected_trigger_rate',
-      1 - greatest(1 - window_microseconds / range_microseconds, 0) ^ cardinality(follower.times),
+      'expected_trigger_rate', private.chance_of_any(
+        cardinality(follower.times), window_microseconds / range_microseconds),
       'median_delay_seconds', precursors.median_delay / 1000000)
     -- A part of an array is a plain array; that of a variable would be copied for each element.
     from (select leader.times[:] as leading, follower.times[:] as following offset 0) as times
@@ -326,6 +349,7 @@ grant execute on function private.shown_correlations to authenticated;
 grant execute on function private.correlations to authenticated;
 grant execute on function public.correlations to authenticated;
 grant execute on function private.occurrences_of to authenticated;
+grant execute on function private.chance_of_any to authenticated;
 grant execute on function private.shown_co_occurrence to authenticated;
 grant execute on function private.co_occurrence to authenticated;
 grant execute on function public.co_occurrence to authenticated;

@@ -34,6 +34,16 @@ comment on function private.most_signals_counted is
 'How many signals are looked at one by one for a count that has to be exact, or for one that may be
 estimated: half a second and a tenth.';
 
+create function private.counted_at_once()
+returns integer
+language sql
+immutable
+set search_path = ''
+as $$ select 2500 $$;
+
+comment on function private.counted_at_once is
+'How many signals are held in memory to be counted: each may have 2 KB of metadata.';
+
 create function private.most_rollups_counted()
 returns integer
 language sql
@@ -309,6 +319,47 @@ comment on function private.signals_to_look_at is
 'How many signals have to be looked at to count those of the query, at most: more than `most` when it is
 more. Unless they are counted by value, a segment of which all pass is counted by its row.';
 
+create function private.behind_signal(
+  query private.signal_query,
+  signal private.signals
+)
+returns private.signal_query
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return private.started_behind(query, null, signal.generated_at, signal.seq);
+end
+$$;
+
+comment on function private.behind_signal is
+'The query from behind a signal on, by time or by seq as it is sorted.';
+
+create function private.heap_count(query private.signal_query)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_count bigint := 0;
+  v_found private.signals[];
+begin
+  query.row_limit := private.counted_at_once();
+  loop
+    v_found := private.heap_signals(query);
+    v_count := v_count + cardinality(v_found);
+    exit when cardinality(v_found) < query.row_limit;
+    query := private.behind_signal(query, v_found[query.row_limit]);
+  end loop;
+  return v_count;
+end
+$$;
+
+comment on function private.heap_count is
+'How many signals of the query are not packed.';
+
 create function private.found_count(query private.signal_query)
 returns bigint
 language plpgsql
@@ -316,7 +367,7 @@ stable
 set search_path = ''
 as $$
 declare
-  v_count bigint := cardinality(private.heap_signals(query));
+  v_count bigint := private.heap_count(query);
   v_segments refcursor := private.open_segments(query);
   v_segment private.segments;
 begin
@@ -356,29 +407,36 @@ comment on function private.counts_of is 'The given signals, counted.';
 create function private.found_counts(
   query private.signal_query,
   account private.accounts,
-  by_value boolean,
-  most integer
+  by_value boolean
 )
 returns private.signal_count[]
 language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  v_found private.signals[];
+  v_counts private.signal_count[] := array[]::private.signal_count[];
 begin
-  -- More than there are.
-  query.row_limit := 1000000000;
   if not by_value and query.statuses is null then
+    -- More than there are.
+    query.row_limit := 1000000000;
     return array[(null, null, null, null, private.found_count(query))::private.signal_count];
   end if;
-  query.row_limit := most + 1;
-  return private.counts_of(
-    private.with_status(query, private.found_signals(query, account), account));
+  query.row_limit := private.counted_at_once();
+  loop
+    v_found := private.found_signals(query, account);
+    v_counts := v_counts
+      || private.counts_of(private.with_status(query, v_found, account));
+    exit when cardinality(v_found) < query.row_limit;
+    query := private.behind_signal(query, v_found[query.row_limit]);
+  end loop;
+  return v_counts;
 end
 $$;
 
 comment on function private.found_counts is
-'The signals of the query, found and counted, by value or in all: there must be no more than `most` to look
-at.';
+'The signals of the query, found and counted, by value or in all. A value may come several times.';
 
 create function private.summed_counts(
   part private.count_part,
@@ -411,6 +469,12 @@ begin
         and stored.resolution = part.resolution
         and stored.bucket >= v_query.from_time
         and stored.bucket < v_query.to_time
+        -- With the values given when planned, these are conditions of the primary key's index, or none.
+        and (v_query.trader_nos is null or stored.trader_no = any(v_query.trader_nos))
+        and (v_query.symbols is null or stored.symbol = any(v_query.symbols))
+        and (v_query.first_symbol is null
+          or stored.symbol between v_query.first_symbol and v_query.last_symbol)
+        and (v_query.timeframes is null or stored.timeframe = any(v_query.timeframes))
       limit v_most + 1
     ) as rollup
     group by rollup.trader_no, rollup.symbol, rollup.timeframe
@@ -423,10 +487,6 @@ begin
       from together as each
       cross join unnest(each.signals) with ordinality as action (signals, position)
       where action.signals > 0
-        and (each.trader_no = any(v_query.trader_nos)) is not false
-        and (each.symbol = any(v_query.symbols)) is not false
-        and (each.symbol between v_query.first_symbol and v_query.last_symbol) is not false
-        and (each.timeframe = any(v_query.timeframes)) is not false
         and (action.position = any(v_query.actions)) is not false)
   into v_read, v_counts;
   return case when coalesce(v_read, 0) <= v_most then v_counts end;
@@ -461,7 +521,7 @@ begin
       v_left := v_left - private.signals_to_look_at(
         v_part.query, account, by_value, v_left::integer);
       v_counts := case
-        when v_left >= 0 then private.found_counts(v_part.query, account, by_value, most) end;
+        when v_left >= 0 then private.found_counts(v_part.query, account, by_value) end;
     end if;
     if v_counts is null then
       return null;
@@ -712,6 +772,7 @@ signals each: the 100 most frequent, most first. exact as in count_signals: valu
 missing from what is estimated.';
 
 grant execute on function private.most_signals_counted to authenticated;
+grant execute on function private.counted_at_once to authenticated;
 grant execute on function private.most_rollups_counted to authenticated;
 grant execute on function private.whole_since to authenticated;
 grant execute on function private.spans_to_count to authenticated;
@@ -722,6 +783,8 @@ grant execute on function private.seqs_of to authenticated;
 grant execute on function private.in_counting_order to authenticated;
 grant execute on function private.is_whole to authenticated;
 grant execute on function private.signals_to_look_at to authenticated;
+grant execute on function private.behind_signal to authenticated;
+grant execute on function private.heap_count to authenticated;
 grant execute on function private.found_count to authenticated;
 grant execute on function private.counts_of to authenticated;
 grant execute on function private.found_counts to authenticated;

@@ -855,8 +855,8 @@ BUGS = (
     InFunction(
         "packed signals without metadata pass every filter by tag",
         "private.tested_positions",
-        "coalesce(part.metadata[n], '{}') @>",
-        "part.metadata[n] @>",
+        "coalesce(v_metadata[n], '{}') @>",
+        "v_metadata[n] @>",
     ),
     InFunction(
         "packed signals are not asked for their prices",
@@ -1022,7 +1022,7 @@ BUGS = (
     ),
     InFunction(
         "the head of the rollups moves without a merge",
-        "private.rollup_step",
+        "private.roll_up",
         "perform private.add_rollups(v_added);",
         "",
     ),

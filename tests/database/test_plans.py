@@ -107,6 +107,18 @@ async def test_a_status_that_few_signals_have_is_looked_for_up_to_a_limit(
     assert 7 <= pages <= 10
 
 
+@pytest.mark.parametrize("sort", ["newest", "-seq", "symbol"])
+@pytest.mark.parametrize("statuses", [[], ["unknown"]], ids=["none", "unknown"])
+async def test_a_status_that_no_signal_can_have_is_not_looked_for(
+    explained: Explained, statuses: list[str], sort: str
+) -> None:
+    answer, scans = await explained.run(
+        "select public.query_signals(statuses => $1, sort => $2)", statuses, sort
+    )
+    assert (answer["signals"], answer["next_cursor"]) == ([], None)
+    assert rows_of(scans) == 0
+
+
 @pytest.mark.parametrize("sort", ["confidence", "-symbol"])
 async def test_an_order_that_no_index_has_is_refused_before_very_much_is_read(
     explained: Explained, sort: str

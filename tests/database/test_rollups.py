@@ -63,6 +63,29 @@ from private.accounts as account
 cross join lateral private.rollup_differences(account.account_no) as difference
 where account.account_id = $1
 """
+# The distance of its mean from that of any signal has no square.
+OUT_OF_RANGE = """
+update private.rollups as rollup
+set price_sum = 1e300
+from private.accounts as account
+where account.account_id = $1 and rollup.account_no = account.account_no
+"""
+LONG_AGO = """
+update private.rollup_heads as head
+set rolled_up_at = rolled_up_at - $2::interval
+from private.accounts as account
+where account.account_id = $1 and head.account_no = account.account_no
+"""
+ROLLED_UP_OUT_OF_RANGE = """
+insert into private.rollups
+select (jsonb_populate_record(made, '{"price_sum": 1e300}')).*
+from private.accounts as account
+cross join unnest(private.stored_resolutions()) as resolution
+cross join lateral private.rollups_of(
+  array(select signal from private.signals_by_seq(account.account_no, 1, 1) as signal),
+  resolution) as made
+where account.account_id = $1
+"""
 # Every so many signals one: what is packed and what is not then overlap in time and in seq.
 PACK_SOME = """
 with announced as (
@@ -212,12 +235,28 @@ class Life:
         self._traders: list[str] = []
 
     async def begin(self) -> None:
-        for name in ("one", "two"):
-            trader = await self.ask("select public.create_trader($1)", name)
-            self._traders.append(trader["trader_id"])
+        await self.begin_traders()
         for function, changes in SMALLER.items():
             for usual, small in changes.items():
                 await self.replace(function, usual, small)
+
+    async def begin_traders(self) -> None:
+        for name in ("one", "two"):
+            trader = await self.ask("select public.create_trader($1)", name)
+            self._traders.append(trader["trader_id"])
+
+    async def publish_numbers(self, prices: dict[int, float]) -> None:
+        """Store a signal of each price in one group: so many milliseconds after yesterday began."""
+        midnight = (self._now - timedelta(days=1)).replace(hour=0, minute=0)
+        signals = [
+            self._signal(0, 0, 0, 0, 0)
+            | {"generated_at": (midnight + timedelta(milliseconds=at)).isoformat(), "price": price}
+            for at, price in prices.items()
+        ]
+        verdict = await self.ask(
+            "select public.ingest_signals(gen_random_uuid(), $1)", json.dumps(signals)
+        )
+        assert verdict["rejected"] == 0
 
     async def replace(self, function: str, usual: str, small: str) -> None:
         """Make a number in the source of a function smaller."""
@@ -508,6 +547,71 @@ async def test_a_page_reads_little_more_than_the_page_whatever_its_depth(
             assert len(answer["rollups"]) == 100
             read = [scan for plan in plans for scan in index_scans(plan)]
             assert 100 < sum(rows for _, rows in read) <= 2 * 101
+
+
+TINY = [5e-324, 1e-320, 3e-170, 1e-170, -1e-170, 0.0, 1e-162, 1e-100, 1e-60]
+
+
+@pytest.mark.parametrize("steps", [1, len(TINY)], ids=["at once", "one by one"])
+async def test_numbers_too_small_to_square_or_divide_are_summed_up(
+    stack: RunningStack, steps: int
+) -> None:
+    async with rolled_back(stack.database_url) as life:
+        size = len(TINY) // steps
+        for step in range(steps):
+            taken = range(step * size, (step + 1) * size)
+            await life.publish_numbers({n: TINY[n] for n in taken})
+            while await life.connection.fetchval(STEP):
+                pass
+        page = await life.ask("select public.query_rollups(resolution => '1d')")
+        (rollup,) = page["rollups"]
+        assert rollup["signals"] == len(TINY)
+        assert rollup["price_min"] == min(TINY)
+        assert rollup["price_max"] == max(TINY)
+        assert rollup["price_avg"] == pytest.approx(math.fsum(TINY) / len(TINY), rel=1e-9)
+        assert rollup["price_stddev"] == pytest.approx(1e-60 / 3, rel=1e-9)
+        assert await life.connection.fetch(DIFFERENCES, life.account_id) == []
+
+
+async def test_a_rollup_that_cannot_be_merged_holds_up_no_other_account(
+    stack: RunningStack,
+) -> None:
+    async with rolled_back(stack.database_url) as bad:
+        good = Life(bad.connection, await new_account(bad.connection))
+        await good.begin_traders()
+        await bad.publish_numbers({1: 1.0})
+        await bad.connection.fetchval(STEP)
+        await bad.connection.execute(OUT_OF_RANGE, bad.account_id)
+        await bad.publish_numbers({2: 1.0})
+        await good.publish_numbers({1: 1.0})
+        while await bad.connection.fetchval(STEP):
+            pass
+        assert await bad.connection.fetchval(BEHIND, bad.account_id) == 1
+        assert await bad.connection.fetchval(BEHIND, good.account_id) == 0
+        assert await bad.connection.fetch(DIFFERENCES, good.account_id) == []
+
+
+async def test_an_account_that_cannot_be_rolled_up_goes_to_the_end_of_the_queue(
+    stack: RunningStack,
+) -> None:
+    async with rolled_back(stack.database_url) as bad:
+        good = Life(bad.connection, await new_account(bad.connection))
+        await good.begin_traders()
+        while await bad.connection.fetchval(STEP):
+            pass
+        await bad.publish_numbers(dict.fromkeys(range(20), 1.0))
+        await bad.connection.execute(ROLLED_UP_OUT_OF_RANGE, bad.account_id)
+        await good.publish_numbers({1: 1.0})
+        assert await bad.connection.fetchval(STEP) == 0
+        assert await bad.connection.fetchval(BEHIND, bad.account_id) == 20
+        await bad.connection.fetchval(STEP)
+        assert await bad.connection.fetchval(BEHIND, good.account_id) == 0
+        await good.publish_numbers({2: 1.0})
+        await bad.connection.execute(LONG_AGO, bad.account_id, timedelta(hours=1))
+        await good.connection.execute(LONG_AGO, good.account_id, timedelta(minutes=1))
+        assert await bad.connection.fetchval(STEP) == 0
+        await bad.connection.fetchval(STEP)
+        assert await bad.connection.fetchval(BEHIND, good.account_id) == 0
 
 
 @asynccontextmanager

@@ -45,16 +45,16 @@ export async function callRpcAsService(
 }
 
 /**
- * Call a function that answers with bytes, and return them as they come, however slowly they are
- * read. Aborting `ended` gives the call up. Throws as `callRpc` does.
+ * Call a function that answers with bytes, and return them when all are there. Aborting `ended`
+ * gives the call up. Throws as `callRpc` does.
  */
-export async function streamRpc(
+export async function callRpcForBytes(
   name: string,
   body: string,
   accessToken: string,
   exchange: Exchange,
   ended: AbortSignal,
-): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+): Promise<Uint8Array<ArrayBuffer>> {
   const credentials = {
     apikey: exchange.dependencies.projectKey,
     authorization: `Bearer ${accessToken}`,
@@ -62,17 +62,19 @@ export async function streamRpc(
   };
   const tooLate = new AbortController();
   const timer = setTimeout(() => tooLate.abort(), TIMEOUT_MS);
-  let response: Response, text = "";
+  let response: Response, bytes: Uint8Array<ArrayBuffer>;
   try {
     const signal = AbortSignal.any([ended, tooLate.signal]);
     response = await send(name, body, credentials, exchange, signal);
-    if (!response.ok) text = await response.text();
+    // The runtime reads them by itself: to pass on each part that comes takes more of a function's CPU.
+    bytes = new Uint8Array(await response.arrayBuffer());
   } catch {
     throw new ApiError("unavailable");
   } finally {
     clearTimeout(timer);
   }
-  if (response.ok) return response.body ?? new Blob().stream();
+  if (response.ok) return bytes;
+  const text = new TextDecoder().decode(bytes);
   throw errorOf(response.status, text, response.headers.get("retry-after") ?? undefined);
 }
 

@@ -12,7 +12,7 @@ import { contract } from "../_shared/contract.ts";
 import { endpoint } from "../_shared/endpoint.ts";
 import { ApiError } from "../_shared/errors.ts";
 import type { Exchange } from "../_shared/exchange.ts";
-import { callRpc, streamRpc } from "../_shared/rest.ts";
+import { callRpc, callRpcForBytes } from "../_shared/rest.ts";
 import { joined } from "./joined.ts";
 import { type Piece, piecesOf, type SeqRange } from "./pieces.ts";
 
@@ -46,7 +46,7 @@ export const handler = endpoint("export-signals", ["GET", "POST"], async (reques
   const pieces = piecesOf(range, contract.limits.export_piece_seqs);
   const stop = new AbortController();
   const open = ({ after, until, isFirst }: Piece) =>
-    streamRpc(
+    callRpcForBytes(
       "export_signals",
       JSON.stringify({
         format: "csv",

@@ -123,6 +123,32 @@ Deno.test("a piece that is cut off is an error of the answer, or breaks it off",
   await assert.rejects(response.text());
 });
 
+Deno.test("a piece that stalls after its headers is given up as unavailable", async () => {
+  const { dependencies } = restThatAnswers(range(0, 5));
+  const stalling: typeof dependencies = {
+    ...dependencies,
+    fetch: (url, init) => {
+      if (!url.endsWith("/export_signals")) return dependencies.fetch(url, init);
+      const body = new ReadableStream({
+        start(controller) {
+          init.signal!.addEventListener("abort", () => controller.error(init.signal!.reason));
+        },
+      });
+      return Promise.resolve(new Response(body));
+    },
+  };
+  const { setTimeout } = globalThis;
+  // The time limit passes at once, but after the headers.
+  globalThis.setTimeout = ((late: () => void) => setTimeout(late, 50)) as typeof setTimeout;
+  try {
+    const response = await handler(get(""), stalling);
+    assert.equal(response.status, 503);
+    assert.equal((await response.json()).code, "unavailable");
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+});
+
 Deno.test("only what is short is packed, for who accepts it", async () => {
   const packed = async (query: string, accepted: string) => {
     const { dependencies } = restThatAnswers(

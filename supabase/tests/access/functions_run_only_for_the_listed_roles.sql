@@ -96,6 +96,7 @@ values
   'timestamp with time zone)', 'authenticated'
 ),
 ('private.lagged_correlation(double precision[],double precision[],integer)', 'authenticated'),
+('private.chance_of_any(integer,double precision)', 'authenticated'),
 ('private.occurrences_of(private.series_request)', 'authenticated'),
 (
   'private.parts_of_rollups(private.series_request,private.accounts,text,'
@@ -158,12 +159,21 @@ values
 ('private.exact_counts(private.signal_query,private.accounts,boolean,integer)', 'authenticated'),
 ('private.facets_of(private.signal_count[])', 'authenticated'),
 ('private.found_count(private.signal_query)', 'authenticated'),
-('private.found_counts(private.signal_query,private.accounts,boolean,integer)', 'authenticated'),
+('private.found_counts(private.signal_query,private.accounts,boolean)', 'authenticated'),
+('private.found_together(private.signal_query,private.accounts,private.last_place[])', 'authenticated'),
+('private.heap_count(private.signal_query)', 'authenticated'),
 ('private.in_counting_order(private.signal_query,private.accounts,integer)', 'authenticated'),
 ('private.is_summed_up(private.signal_query)', 'authenticated'),
 ('private.last_places(private.signal_query,private.accounts)', 'authenticated'),
+(
+  'private.latest_since(private.signal_query,private.accounts,timestamp with time zone)',
+  'authenticated'
+),
 ('private.latest_signals(private.signal_query,text,integer)', 'authenticated'),
 ('private.most_rollups_counted()', 'authenticated'),
+('private.most_signals_located()', 'authenticated'),
+('private.behind_signal(private.signal_query,private.signals)', 'authenticated'),
+('private.counted_at_once()', 'authenticated'),
 ('private.most_signals_counted(boolean)', 'authenticated'),
 ('private.newer_places(private.signal_query,private.accounts)', 'authenticated'),
 ('private.next_places(private.last_place[],private.last_place,integer)', 'authenticated'),
@@ -407,6 +417,8 @@ values
 ('private.require_values(integer,text)', 'authenticated'),
 ('private.require_resolution(text)', 'authenticated'),
 ('private.require_name(text,text)', ''),
+('private.roll_up(private.seq_range[])', ''),
+('private.roll_up_each(private.seq_range[])', ''),
 ('private.rollup_differences(integer)', ''),
 ('private.rollup_step()', ''),
 ('private.rollups_of(private.signals[],text)', 'authenticated'),

@@ -2,7 +2,7 @@ begin;
 \ir ../helpers.psql
 \ir ../packing/packing.psql
 \ir counts.psql
-select plan(21);
+select plan(25);
 
 -- 61 signals over seven days, of two traders and five symbols, and those of another account.
 select date_trunc('day', now(), 'utc') + interval '12 hours' as noon \gset
@@ -131,12 +131,32 @@ select is(tests.run('rollup_step') > 0, true, 'the job sums up what is there');
 select tests.all_is_counted(:'alice', :'one', 'summed up');
 select tests.ingest(:'alice', tests.signals_at(:'two', :'others')) ->> 'accepted' as stored \gset
 select tests.all_is_counted(:'alice', :'one', 'half of it summed up');
+create or replace function private.counted_at_once()
+returns integer
+language sql
+immutable
+set search_path = ''
+as 'select 3';
+select tests.all_is_counted(:'alice', :'one', 'half of it summed up, three by three');
+create or replace function private.counted_at_once()
+returns integer
+language sql
+immutable
+set search_path = ''
+as 'select 2500';
 select is(tests.run('rollup_step') > 0, true, 'the job sums up the rest');
 select tests.all_is_counted(:'alice', :'one', 'all summed up');
 
 select tests.set_clock(:'noon'::timestamptz + interval '2 days') \g /dev/null
 select is(tests.run('pack_step') > 0, true, 'two days later all is packed');
 select tests.all_is_counted(:'alice', :'one', 'packed');
+create or replace function private.counted_at_once()
+returns integer
+language sql
+immutable
+set search_path = ''
+as 'select 3';
+select tests.all_is_counted(:'alice', :'one', 'packed, three by three');
 select tests.set_clock(:'noon'::timestamptz + interval '33 days') \g /dev/null
 select is(tests.run('merge_step') > 0, true, 'later it is merged');
 delete from private.rollups where resolution = '1h' and bucket < private.kept_since('1h');

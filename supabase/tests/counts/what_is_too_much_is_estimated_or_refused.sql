@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(15);
+select plan(17);
 
 -- 50,000 signals over 5 days: a quarter ES, the confidence from 0 to 0.999 in a fixed shuffle.
 select tests.account() as alice \gset
@@ -68,17 +68,27 @@ select private.add_rollups(array(
   select added
   from private.rollups_of(array(
     select signal from private.signals as signal
-    where signal.account_no = tests.account_no(:'alice') and signal.seq <= 1000), '1d') as added))
+    where signal.account_no = tests.account_no(:'alice')
+      and signal.generated_at >= date_trunc('day', now(), 'utc') - interval '3 days'
+      and signal.generated_at < date_trunc('day', now(), 'utc') - interval '71 hours'), '1d') as added))
 \g /dev/null
 create or replace function private.most_rollups_counted()
 returns integer
 language sql
 immutable
 set search_path = ''
-as 'select 3';
+as 'select 1';
 select is(
-  tests.refusal(:'alice', 'select public.latest_signals()'),
+  tests.refusal(:'alice', 'select public.latest_signals("from" => now() - interval ''6 days'')'),
   'PT400 query_too_wide', 'so that the latest may be too many');
+select is(
+  tests.refusal(:'alice', format(
+    'select public.latest_signals(array[%L]::uuid[], array[''ES''], "from" => now() - interval ''6 days'')',
+    :'two')),
+  'no error', 'those of other traders and symbols do not count');
+select is(
+  tests.ask(:'alice', 'select public.latest_signals()') ->> 'since' > tests.iso(now() - interval '6 days'),
+  true, 'by default they are looked for as far back as can be read');
 
 select * from finish();
 rollback;

@@ -1,6 +1,6 @@
 begin;
 \ir ../helpers.psql
-select plan(16);
+select plan(17);
 
 select tests.account() as alice, tests.account() as bob \gset
 select tests.trader(:'alice') as trader, tests.trader(:'bob') as other \gset
@@ -88,6 +88,18 @@ select is(
     :'signals'::jsonb #>> '{2,generated_at}', :'signals'::jsonb #>> '{5,generated_at}')),
   '{"after_seq": 2, "until_seq": 5, "last_seq": 7}',
   'export_range finds the seqs of a span of time');
+create or replace function private.most_signals_located()
+returns integer
+language sql
+immutable
+set search_path = ''
+as 'select 2';
+select is(
+  tests.ask(:'alice', format(
+    'select public.export_range(%L, %L)::jsonb',
+    :'signals'::jsonb #>> '{2,generated_at}', :'signals'::jsonb #>> '{5,generated_at}')),
+  '{"after_seq": 0, "until_seq": 7, "last_seq": 7}',
+  'of a span with more signals than are looked at it tells wider ends');
 
 select * from finish();
 rollback;
