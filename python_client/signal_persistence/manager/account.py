@@ -86,6 +86,8 @@ class ManagedAccount:
         self._turn = threading.Lock()
         self._refresh_failed = False
         self._switching = False
+        self._held_up = 0
+        """How many operations wait for a change of the mode to end."""
         self._asking = 0
         self._waiting = 0
         """How many threads wait for what is to be written."""
@@ -172,6 +174,8 @@ class ManagedAccount:
     def _nobody_asking(self) -> Iterator[None]:
         """Let what asks the database end, and nothing begin to ask it."""
         with self.lock:
+            # Changes without a pause would else hold those up for ever.
+            self.changed.wait_for(lambda: self._held_up == 0)
             self._switching = True
             self.changed.wait_for(lambda: self._asking == 0)
         try:
@@ -188,7 +192,12 @@ class ManagedAccount:
             if self.book.mode != "persist":
                 yield False
                 return
-            self.changed.wait_for(lambda: not self._switching)
+            self._held_up += 1
+            try:
+                self.changed.wait_for(lambda: not self._switching)
+            finally:
+                self._held_up -= 1
+                self.changed.notify_all()
             if self.book.mode != "persist":
                 yield False
                 return

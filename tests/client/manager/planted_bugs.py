@@ -17,6 +17,13 @@ def case(name: str, file: str, right: str, wrong: str, test: str) -> PlantedBug:
 
 BUGS = [
     case(
+        "a change of the mode does not wait for those held up by the last",
+        "account.py",
+        "self.changed.wait_for(lambda: self._held_up == 0)",
+        "pass",
+        "test_who_waited_for_a_change_of_the_mode_goes_before_the_next_change",
+    ),
+    case(
         "a signal that failed on its way is given up",
         "account.py",
         'self.book.move(entry, "waiting")\n            self.changed.notify_all()',

@@ -603,6 +603,33 @@ def test_threads_that_publish_while_the_mode_changes_lose_nothing(
     assert len(store.rows) == 400
 
 
+def test_who_waited_for_a_change_of_the_mode_goes_before_the_next_change(
+    make: MakeManager, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes without a pause held an operation up for minutes."""
+    modes: dict[UUID, Mode] = {ACCOUNT: "persist"}
+    manager = make(modes, timeout=60.0)
+    manager.publish(signal(1))
+    assert manager.flush(5) == 0
+    account = manager._accounts[ACCOUNT]
+    signals = store.signals
+
+    def held_up_meanwhile() -> Any:
+        publishing.start()
+        wait_until(lambda: account._held_up == 1)
+        return signals()
+
+    publishing = threading.Thread(target=account.publish, args=(signal(2),))
+    monkeypatch.setattr(store, "signals", held_up_meanwhile)
+    modes[ACCOUNT] = "memory"
+    manager.mode_of()
+    monkeypatch.undo()
+    modes[ACCOUNT] = "dual_write"
+    manager.mode_of()
+    assert len(account.book) == 2
+    publishing.join()
+
+
 def test_the_mode_does_not_change_under_an_operation_that_asks_the_database(
     make: MakeManager, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
