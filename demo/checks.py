@@ -10,10 +10,10 @@ from typing import Any
 
 from demo.isolation import IntrusionReport
 from demo.messages import FollowerResult, PublisherResult
+from demo.plan import PRO_PER_MINUTE
 from tests.checkers.histories import AccountHistory, Reader, Stored, anomalies
 
 FREE_DAILY = 100
-PRO_PER_MINUTE = 1000
 PRO_DAILY = 10_000
 
 

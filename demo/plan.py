@@ -12,11 +12,13 @@ from demo.replay import STRATEGIES
 TIERS: Final = ("free", "pro", "elite")
 FREE_SIGNALS: Final = 150
 """What the free account tries to store: more than the 100 signals a day of its tier."""
+PRO_PER_MINUTE: Final = 1_000
+"""The limit of its tier."""
 PRO_SHARE: Final = 0.25
 PRO_MOST_PER_SECOND: Final = 120.0
-"""Enough to meet the limit of 1,000 signals a minute within some seconds."""
+"""Enough to meet that limit within some seconds."""
 PRO_BEYOND_ITS_MINUTES: Final = 1_900
-"""So many more than 1,000 for each whole minute: those beyond the limit are stored in the next
+"""So many more than that for each whole minute: those beyond the limit are stored in the next
 minute, which a publisher waits for, wherever in a minute the demonstration begins."""
 
 TRADERS: Final[Mapping[str, Sequence[str]]] = {
@@ -62,7 +64,7 @@ def plan_workers(signals_per_minute: float, seconds: float) -> list[WorkerPlan]:
     """Share the wanted rate out: the free account little, pro up to its limit, elite the rest."""
     wanted = signals_per_minute / 60
     free = FREE_SIGNALS / seconds
-    pro_at_most = PRO_BEYOND_ITS_MINUTES + 1_000 * (seconds // 60)
+    pro_at_most = PRO_BEYOND_ITS_MINUTES + PRO_PER_MINUTE * (seconds // 60)
     pro = min(PRO_SHARE * wanted, PRO_MOST_PER_SECOND, pro_at_most / seconds)
     elite = max(wanted - free - pro, PRO_SHARE * wanted)
     fast, slow = _halves(TRADERS["elite"])
